@@ -1,0 +1,130 @@
+"""The command line: minisd txt2img | inspect | selftest.   Exit codes: 0 done, 1 an error said in words, 2 bad usage,
+130 interrupted."""
+import argparse
+import os
+import secrets
+import sys
+import warnings
+from pathlib import Path
+
+from . import __version__
+from .errors import InputError, MinisdError
+
+
+def arguments():
+    parser = argparse.ArgumentParser(prog="minisd", description="Stable Diffusion in NumPy.")
+    parser.add_argument("--version", action="version", version=f"minisd {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    p = commands.add_parser("txt2img", help="a prompt becomes a picture")
+    p.add_argument("prompt")
+    p.add_argument("-m", "--model", help="a diffusers folder, or a hub id (owner/name)")
+    p.add_argument("-o", "--output", default="out.png", help="PNG to write; with -n, out-1.png, out-2.png, ... (%(default)s)")
+    p.add_argument("--negative", default="", metavar="TEXT", help="what the picture should not be")
+    p.add_argument("--steps", type=int, default=20, help="(%(default)s)")
+    p.add_argument("--guidance", type=float, default=7.5, help="how hard to follow the prompt; 1 is off (%(default)s)")
+    p.add_argument("--seed", type=int, help="same seed, same picture; drawn and told if not given")
+    p.add_argument("--size", metavar="WxH", help="pixels, multiples of 8 (what the model was trained on)")
+    p.add_argument("--sampler", help="ddpm ddim pndm lms euler euler_a heun dpm2 dpm2_a dpmpp_2m dpmpp_2m_sde unipc "
+                                     "(the model's own)")
+    p.add_argument("--sigmas", metavar="KIND", help="karras or exponential noise levels")
+    p.add_argument("--spacing", metavar="KIND", help="timesteps: leading, linspace or trailing")
+    p.add_argument("--eta", type=float, help="noise of ddim, 0 to 1")
+    p.add_argument("--rng", default="cpu", help="whose random numbers: cpu or cuda (%(default)s)")
+    p.add_argument("-n", type=int, default=1, metavar="N", help="how many pictures (%(default)s)")
+    p.add_argument("--variant", help="of the model's files, such as fp16")
+    p.add_argument("--quiet", action="store_true", help="no progress bar")
+    p.set_defaults(run=txt2img)
+
+    p = commands.add_parser("inspect", help="what a checkpoint is")
+    p.add_argument("model", help="a diffusers folder, or a hub id (owner/name)")
+    p.add_argument("--variant", help="of the model's files, such as fp16")
+    p.set_defaults(run=inspect)
+
+    p = commands.add_parser("selftest", help="is every operation right on this machine?")
+    p.add_argument("-v", "--verbose", action="store_true", help="a line for each case")
+    p.set_defaults(run=selftest)
+    return parser
+
+
+def txt2img(a):
+    from . import image, pipeline                            # here, so that --help does not wait for them
+    if a.model is None:
+        raise InputError("which model? pass -m FOLDER, a diffusers folder of Stable Diffusion 1.x or 2.x, or -m OWNER/NAME "
+                         "to fetch one from the hub")
+    if a.n < 1:
+        raise InputError(f"-n is {a.n}; it must be 1 or more")
+    paths = [Path(a.output)] if a.n == 1 else [
+        Path(a.output).with_name(f"{Path(a.output).stem}-{k + 1}{Path(a.output).suffix}") for k in range(a.n)]
+    for path in paths:
+        image.check_folder(path)
+    width, height = image.parse_size(a.size) if a.size else (None, None)
+    seed = secrets.randbits(32) if a.seed is None else a.seed
+    pipe = pipeline.load(a.model, variant=a.variant)
+    with Progress(a.quiet) as progress:
+        pictures = pipe.txt2img([a.prompt], a.negative, a.steps, a.guidance, seed, width, height, a.sampler, a.n, a.sigmas,
+                                a.eta, a.spacing, a.rng, progress=progress)
+    for picture, path in zip(pictures, paths):
+        image.save_png(picture, path, picture.info["parameters"])
+        print(f"{path}: {picture.width}x{picture.height}, seed {seed}")
+    return 0
+
+
+class Progress:
+    """A bar on standard error that shows the seconds a step takes."""
+
+    def __init__(self, quiet):
+        self.quiet, self.bar = quiet, None
+
+    def __enter__(self):
+        return self
+
+    def __call__(self, step):
+        from tqdm import tqdm
+        if self.bar is None:
+            self.bar = tqdm(total=step.total, disable=self.quiet, unit="step", leave=True,
+                            bar_format="{l_bar}{bar}| {n}/{total} [{elapsed}<{remaining}, {rate_inv_fmt}]")
+        self.bar.update()
+
+    def __exit__(self, *exception):
+        if self.bar is not None:
+            self.bar.close()
+
+
+def inspect(a):
+    from . import checkpoint, describe
+    lines, whole = describe.describe(checkpoint.open_folder(checkpoint.find_folder(a.model, a.variant), a.variant))
+    print("\n".join(lines))
+    return 0 if whole else 1
+
+
+def selftest(a):
+    from .selftest import selftest
+    rows = selftest()
+    if a.verbose:
+        for name, version, error, ok in rows:
+            print(f"{name:<18}{version:<12}{error:.1e}  {'ok' if ok else 'NOT OK'}")
+    off = sorted({name for name, _, _, ok in rows if not ok})
+    worst = max(error for _, _, error, _ in rows)
+    print(f"NOT OK: {', '.join(off)}" if off else f"OK: {len(rows)} cases of {len({r[0] for r in rows})} operations, worst error {worst:.1e}")
+    return 1 if off else 0
+
+
+def main(argv=None):
+    """Run one command -> its exit code.  With MINISD_DEBUG set, errors show where they come from."""
+    a = arguments().parse_args(argv)
+    warnings.showwarning = lambda message, *_, **__: print(f"minisd: warning: {message}", file=sys.stderr)
+    try:
+        return a.run(a)
+    except (MinisdError, MemoryError, BrokenPipeError) as e:
+        if os.environ.get("MINISD_DEBUG"):
+            raise
+        if isinstance(e, BrokenPipeError):                   # `minisd inspect ... | head`
+            sys.stdout = open(os.devnull, "w")
+            return 1
+        memory = "not enough memory: " if isinstance(e, MemoryError) else ""
+        print(f"minisd: error: {memory}{e}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("minisd: interrupted; nothing was written", file=sys.stderr)
+        return 130

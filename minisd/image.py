@@ -1,0 +1,92 @@
+"""Pictures: arrays <-> PIL, sizes, and PNG files that say how they were made."""
+import errno
+import os
+import re
+import secrets
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from .errors import InputError
+
+
+def to_unit(pixels):
+    """The decoder's pixels, about [-1,1] -> float32 in [0,1]."""
+    return (pixels / 2 + 0.5).clip(0, 1).astype(np.float32)
+
+
+def to_pil(array):
+    """(B,H,W,3) in [0,1] -> list of B pictures.  Rounds, as diffusers does; others truncate and are one level darker."""
+    return [Image.fromarray(a) for a in (array * 255).round().astype(np.uint8)]
+
+
+def parse_size(text):
+    """'512x768' -> (width, height)."""
+    found = re.fullmatch(r"(\d+)x(\d+)", text.strip().lower())
+    if not found:
+        raise InputError(f"size {text!r}: expected WIDTHxHEIGHT in pixels, such as 512x512")
+    return int(found[1]), int(found[2])
+
+
+def check_size(width, height, multiple):
+    """Raises InputError unless both sides are whole positive multiples of `multiple`, the pixels of a latent position."""
+    for side, value in (("width", width), ("height", height)):
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < multiple or value % multiple:
+            near = max(multiple, round(value / multiple) * multiple) if isinstance(value, (int, float)) else multiple
+            raise InputError(f"{side} is {value!r}; it must be a positive multiple of {multiple}, such as {near}")
+
+
+A1111_NAMES = {"ddpm": "DDPM", "ddim": "DDIM", "pndm": "PLMS", "lms": "LMS", "euler": "Euler", "euler_a": "Euler a",
+               "heun": "Heun", "dpm2": "DPM2", "dpm2_a": "DPM2 a", "dpmpp_2m": "DPM++ 2M", "dpmpp_2m_sde": "DPM++ 2M SDE",
+               "unipc": "UniPC"}
+
+
+def parameters_text(prompt, negative, settings):
+    """The `parameters` text of AUTOMATIC1111's PNGs, which picture viewers read.
+
+    settings {"Steps": 20, "Sampler": "Euler", ...} in the order to write them; None values are left out."""
+    def quoted(value):                                       # as there: a value with a separator in it is put in quotes
+        text = str(value)
+        return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"' if re.search(r'[,:\n"]', text) else text
+
+    lines = [prompt]
+    if negative:
+        lines.append(f"Negative prompt: {negative}")
+    lines.append(", ".join(f"{k}: {quoted(v)}" for k, v in settings.items() if v is not None))
+    return "\n".join(lines)
+
+
+def save_png(picture, path, parameters=None):
+    """Write a PIL picture, beside its place first and then renamed into it, so that no half file is ever there.
+
+    Raises InputError if the folder is absent or cannot be written, or the disk is full."""
+    path = Path(path)
+    check_folder(path)
+    info = PngInfo()
+    if parameters is not None:                               # as PIL does it: tEXt is Latin-1, iTXt anything
+        info.add_text("parameters", parameters)
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with open(beside, "xb") as file:
+            picture.save(file, format="PNG", pnginfo=info)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except OSError as e:
+        full = e.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise InputError(f"{path}: {'the disk is full' if full else e.strerror or e}; nothing was written") from e
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def check_folder(path):
+    """Raises InputError unless a picture can be put at `path`: called before the work, not after it."""
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: there is no folder {path.parent}; make it first, or choose another place")
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; name a file in it, such as {path / 'out.png'}")
+    if path.suffix.lower() != ".png":
+        raise InputError(f"{path}: minisd writes PNG; end the name in .png")

@@ -1,0 +1,204 @@
+"""Every array operation, defined once in NumPy words; the same text runs on CuPy arrays.
+
+Images are channels-last everywhere: (B,H,W,C).  Convolution weights arrive as (kh,kw,C,O), linear ones as (O,C).
+
+A fast version may stand in for a definition: cpu.py registers some for NumPy arrays.  The array decides: the type of the
+first argument chooses the version, which may decline with NotImplemented, and then the definition below runs.
+`ops.conv2d.definition` is the definition itself; `fast_version(name, kind)` what is registered beside it."""
+import functools
+import math
+import sys
+
+import numpy as np
+
+DEFINITIONS = {}                                             # name -> definition
+_fast = {}                                                   # (name, array type) -> fast version
+
+
+def operation(definition):
+    """Make `definition` an operation: dispatched on the type of its first argument (of the first array, in a list)."""
+    name = definition.__name__
+    DEFINITIONS[name] = definition
+
+    @functools.wraps(definition)
+    def dispatch(x, *args, **kwargs):
+        fast = _fast.get((name, type(x[0] if isinstance(x, (list, tuple)) else x)))
+        if fast is not None:
+            y = fast(x, *args, **kwargs)
+            if y is not NotImplemented:
+                return y
+        return definition(x, *args, **kwargs)
+
+    dispatch.definition = definition
+    return dispatch
+
+
+def fast(kind, name=None):
+    """Decorator: this function is the version of the operation of its own name, or `name`, for arrays of type `kind`."""
+    def register(function):
+        stands_for = name or function.__name__
+        if stands_for not in DEFINITIONS:
+            raise KeyError(f"{function.__module__}.{stands_for} stands in for no operation")
+        _fast[stands_for, kind] = function
+        return function
+    return register
+
+
+def fast_version(name, kind):
+    """What is registered for operation `name` on arrays of type `kind`, or None."""
+    return _fast.get((name, kind))
+
+
+def xp_of(x):
+    """The array library that `x` belongs to."""
+    cupy = sys.modules.get("cupy")
+    return cupy if cupy is not None and isinstance(x, cupy.ndarray) else np
+
+
+# ---- elementwise -----------------------------------------------------------------------------------------------
+
+
+@operation
+def exp(x):
+    return xp_of(x).exp(x)
+
+
+@operation
+def sigmoid(x):
+    """1 / (1 + e^-x), written with tanh, which does not overflow."""
+    return 0.5 * xp_of(x).tanh(0.5 * x) + 0.5
+
+
+@operation
+def silu(x):
+    """x sigmoid(x).   Elfwing et al. 2018."""
+    return x * sigmoid(x)
+
+
+@operation
+def quick_gelu(x):
+    """x sigmoid(1.702 x), CLIP's stand-in for gelu.   Hendrycks & Gimpel 2016, section 2."""
+    return x * sigmoid(1.702 * x)
+
+
+@operation
+def erf(x):
+    """Error function to 1.5e-7.   Abramowitz & Stegun 1964, 7.1.26."""
+    xp, a = xp_of(x), abs(x)
+    t = 1 / (1 + 0.3275911 * a)
+    poly = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))))
+    return xp.copysign(1 - poly * xp.exp(-a * a), x)
+
+
+@operation
+def gelu(x):
+    """x Phi(x), the exact form.   Hendrycks & Gimpel 2016, eq. 1."""
+    return 0.5 * x * (1 + erf(x * math.sqrt(0.5)))
+
+
+@operation
+def geglu(x):
+    """(...,2C) -> (...,C): the first half, gated by gelu of the second.   Shazeer 2020, eq. 6."""
+    h, gate = xp_of(x).split(x, 2, axis=-1)
+    return h * gelu(gate)
+
+
+ACTIVATIONS = {None: lambda x: x, "silu": silu, "gelu": gelu, "quick_gelu": quick_gelu}
+
+# ---- layers ----------------------------------------------------------------------------------------------------
+
+
+@operation
+def embedding(weight, ids):
+    """weight (V,C), ids (B,M) -> (B,M,C)"""
+    return weight[ids]
+
+
+@operation
+def linear(x, weight, bias=None):
+    """x (...,C), weight (O,C) -> (...,O)"""
+    y = x @ weight.T
+    return y if bias is None else y + bias
+
+
+@operation
+def layer_norm(x, weight, bias, eps=1e-5):
+    """Mean 0 and variance 1 over the last axis, then scale and shift.   Ba et al. 2016, eq. 4."""
+    x = x - x.mean(-1, keepdims=True)
+    return x / xp_of(x).sqrt((x * x).mean(-1, keepdims=True) + eps) * weight + bias
+
+
+@operation
+def group_norm(x, weight, bias, groups, eps, act=None):
+    """x (B,H,W,C) -> (B,H,W,C): mean 0 and variance 1 over each group of C/groups neighbouring channels, then scale
+    and shift, then the activation `act`, if one is named.   Wu & He 2018, eq. 7."""
+    B, H, W, C = x.shape
+    g = x.reshape(B, H * W, groups, C // groups)
+    g = g - g.mean((1, 3), keepdims=True, dtype="float64").astype(x.dtype)
+    var = (g * g).mean((1, 3), keepdims=True, dtype="float64")                 # summed in float64: a group can be
+    g = g / xp_of(x).sqrt(var + eps).astype(x.dtype)                           # millions of numbers
+    return ACTIVATIONS[act](g.reshape(B, H, W, C) * weight + bias)
+
+
+@operation
+def conv2d(x, weight, bias, stride=1, pad=(0, 0)):
+    """x (B,H,W,C), weight (kh,kw,C,O) -> (B,H',W',O): one matrix product for each tap of the filter.
+
+    pad: rows of zeros before and after the picture, and as many columns."""
+    xp = xp_of(x)
+    kh, kw, C, O = weight.shape
+    x = xp.pad(x, ((0, 0), pad, pad, (0, 0)))
+    H, W = (x.shape[1] - kh) // stride + 1, (x.shape[2] - kw) // stride + 1
+    y = bias
+    for i in range(kh):
+        for j in range(kw):
+            y = y + x[:, i:i + stride * H:stride, j:j + stride * W:stride] @ weight[i, j]
+    return y
+
+
+@operation
+def attention(q, k, v, heads, causal=False):
+    """softmax(q k^T / sqrt(d)) v in each head: q (B,N,C), k and v (B,M,C) -> (B,N,C), d = C/heads.
+
+    causal: a position sees itself and what stands before it.   Vaswani et al. 2017, eq. 1."""
+    xp = xp_of(q)
+    q, k, v = (t.reshape(*t.shape[:2], heads, -1).swapaxes(1, 2) for t in (q, k, v))          # (B,heads,.,d)
+    s = q @ k.swapaxes(-1, -2) / math.sqrt(q.shape[-1])                                       # (B,heads,N,M)
+    if causal:
+        s = xp.where(xp.tri(q.shape[-2], k.shape[-2], dtype=bool), s, -xp.inf)
+    e = xp.exp(s - s.max(-1, keepdims=True))
+    o = (e / e.sum(-1, keepdims=True)) @ v                                                    # (B,heads,N,d)
+    return o.swapaxes(1, 2).reshape(o.shape[0], o.shape[2], -1)
+
+
+# ---- shape and size --------------------------------------------------------------------------------------------
+
+
+@operation
+def concat(xs):
+    """[(...,C1), (...,C2), ...] -> (...,C1+C2+...)"""
+    return xp_of(xs[0]).concatenate(xs, axis=-1)
+
+
+@operation
+def upsample_to(x, size):
+    """(B,h,w,C) -> (B,H,W,C), each pixel repeated twice; size (H,W) is (2h,2w), or one less for an odd picture."""
+    H, W = size
+    return x.repeat(2, axis=1).repeat(2, axis=2)[:, :H, :W]
+
+
+@operation
+def timestep_features(t, dim, flip=True, shift=0):
+    """Sinusoids of the timestep in float32, cosines first unless `flip` is False: t (B,) -> (B,dim).
+
+    Vaswani et al. 2017, section 3.5; flip and shift are diffusers' flip_sin_to_cos and freq_shift."""
+    xp = xp_of(t)
+    freqs = xp.exp(xp.arange(dim // 2, dtype="float32") * (-math.log(10000) / (dim // 2 - shift)))
+    angles = t.astype("float32")[:, None] * freqs
+    sin, cos = xp.sin(angles), xp.cos(angles)
+    return xp.concatenate([cos, sin] if flip else [sin, cos], axis=-1)
+
+
+def all_finite(x):
+    """Whether x holds no NaN and no infinity."""
+    return bool(xp_of(x).isfinite(x).all())

@@ -1,0 +1,231 @@
+"""A prompt becomes a picture: text, then one denoising loop, then the decoder.   [LDM] Rombach et al. 2022, figure 3."""
+import math
+import secrets
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from . import checkpoint, cpu, image, ops, rng, samplers, text, unet, vae  # noqa: F401  (cpu registers itself)
+from .errors import CheckpointError, InputError, NumericalError
+
+
+@dataclass(frozen=True)
+class Step:
+    """One call of the unet and what came of it."""
+    i: int                                  # 0 .. total-1; methods of two stages call the unet twice a step
+    total: int
+    t: float                                # timestep, 0 .. 999
+    sigma: float                            # level of noise before the step, on the scale x = x0 + sigma eps
+    latent: Any                             # (B,h,w,4) after the step
+    x0: Any                                 # (B,h,w,4) the clean latent as predicted now
+    eps: Any                                # (B,h,w,4) the noise as predicted now
+
+
+def denoise(predict, sampler, x, randn):
+    """The one denoising loop: yields a Step for each call of predict(x, t), the noise predictor.
+
+    x (B,h,w,4) with standard deviation sampler.init_sigma; randn() more noise of its shape.
+    Raises NumericalError when a latent is no longer finite."""
+    total = len(sampler.timesteps)
+    for i, t in enumerate(sampler.timesteps):
+        out = predict(sampler.scale_input(x, i), float(t))
+        x0, eps = sampler.predict(x, out, i)
+        x = sampler.step(x, out, i, randn)
+        if not ops.all_finite(x):
+            raise NumericalError(f"the latent holds NaN or infinity after step {i + 1} of {total} (timestep {t:g}): the weights may be "
+                                 "damaged, or of another prediction type than scheduler_config.json says; "
+                                 "`minisd inspect` shows what they are, and a lower guidance_scale or another sampler may help")
+        level = float(sampler.sigma[i] / sampler.alpha[i]) if sampler.alpha[i] else math.inf
+        yield Step(i, total, float(t), level, x, x0, eps)
+
+
+class Pipeline:
+    """A loaded model.  Networks' weights are read when first used, and kept.
+
+    checkpoint: what the folder says; text_encoder, unet, vae: the weights, as trees; dtype: of all arithmetic."""
+
+    def __init__(self, opened, dtype="float32"):
+        self.checkpoint, self.dtype = opened, np.dtype(dtype)
+        self.tokenizer, self.scheduler = opened.tokenizer(), opened.scheduler
+        self.text_encoder, self.unet, self.vae = (c.weights(self.dtype) for c in opened.components)
+        self.text_config, self.unet_config, self.vae_config = (c.config for c in opened.components)
+
+    # ---- the steps of the way, each usable alone ----
+
+    def encode_prompts(self, prompts):
+        """list of B strings -> context (B,M,D).  Warns, with the words, when a prompt is longer than fits."""
+        ids, cut = self.tokenizer(prompts)
+        for words in filter(None, cut):
+            warnings.warn(f"the prompt is too long: the model reads {self.tokenizer.length - 2} tokens; "
+                          f"left out: {words!r}", stacklevel=3)
+        return text.encode(self.text_encoder, ids, self.text_config)
+
+    def predict_noise(self, x, t, context):
+        """x (B,h,w,4), t 0 .. 999, context (B,M,D) -> what the unet was trained to predict, (B,h,w,4)."""
+        return unet.unet(self.unet, x, np.full(len(x), t, np.float32), context, self.unet_config)
+
+    def decode(self, latents):
+        """Latents (B,h,w,4) -> pixels (B,H,W,3) float32 in [0,1], a picture at a time."""
+        pixels = np.concatenate([vae.decode(self.vae, z[None], self.vae_config) for z in latents])
+        if not ops.all_finite(pixels):
+            raise NumericalError("the decoded picture holds NaN or infinity: the vae's weights may be damaged")
+        return image.to_unit(pixels)
+
+    def encode(self, pixels, seed=None, rng="cpu"):
+        """Pixels (B,H,W,3) in [0,1] -> latents (B,h,w,4), drawn from the encoder's distribution."""
+        moments = vae.encode(self.vae, (2 * pixels - 1).astype(self.dtype), self.vae_config)
+        noise = self.noise(generators(seed, len(pixels), rng), (*moments.shape[:3], self.vae_config.latent_channels))
+        return vae.sample(moments, noise, self.vae_config)
+
+    def noise(self, generators, shape):
+        """(B,h,w,C) normal numbers in the pipeline's dtype."""
+        return rng.latent_noise(generators, shape).astype(self.dtype, copy=False)
+
+    # ---- tasks ----
+
+    def txt2img_steps(self, prompt, negative_prompt="", num_inference_steps=20, guidance_scale=7.5, seed=None,
+                      width=None, height=None, sampler=None, num_images=1, sigmas=None, eta=None,
+                      timestep_spacing=None, rng="cpu"):
+        """The denoising loop of txt2img as a generator of Steps; the last one's latent is what to decode.
+
+        Arguments as for txt2img.  Bad ones raise InputError here, before anything is computed."""
+        prompts, negatives = pair_prompts(prompt, negative_prompt, num_images)
+        width, height = self.size(width, height)
+        method = samplers.sampler(sampler, self.scheduler, num_inference_steps, sigmas, eta, timestep_spacing)
+        draw, guided = generators(seed, len(prompts), rng), check_guidance(guidance_scale, negatives)
+        f = self.vae_config.factor
+        shape = len(prompts), height // f, width // f, self.unet_config.in_channels
+        if self.unet_config.in_channels != self.vae_config.latent_channels:
+            raise CheckpointError(f"unet: conv_in takes {self.unet_config.in_channels} channels, txt2img's latents have "
+                                  f"{self.vae_config.latent_channels}: this model is for another task")
+
+        def steps():
+            context = self.encode_prompts(negatives + prompts if guided else prompts)
+
+            def predict(x, t):
+                if not guided:
+                    return self.predict_noise(x, t, context)
+                without, with_text = np.split(self.predict_noise(np.concatenate([x, x]), t, context), 2)
+                return without + guidance_scale * (with_text - without)         # Ho & Salimans 2022, eq. 6
+
+            x = self.noise(draw, shape) * float(method.init_sigma)
+            yield from denoise(predict, method, x, lambda: self.noise(draw, shape))
+
+        return steps()
+
+    def txt2img(self, prompt, negative_prompt="", num_inference_steps=20, guidance_scale=7.5, seed=None, width=None,
+                height=None, sampler=None, num_images=1, sigmas=None, eta=None, timestep_spacing=None, rng="cpu",
+                output="pil", progress=None):
+        """A picture of what the prompt says.
+
+        prompt, negative_prompt: a string, or a list with one for each picture;  num_images: pictures per prompt
+        num_inference_steps: 1 .. 1000;  guidance_scale: how hard to follow the prompt, 1 or less = off
+        seed: as torch.Generator.manual_seed, or a list with one for each picture; None draws one
+        width, height: pixels, multiples of 8; None = what the model was trained on
+        sampler: a name in samplers.SAMPLERS, None = the model's own;  sigmas, eta, timestep_spacing: see samplers.sampler
+        rng: "cpu" or "cuda", whose random numbers to draw;  progress: called with each Step
+        output: "pil" -> a picture, or a list if there are several, each with its settings in .info["parameters"];
+            "array" -> (B,H,W,3) float32 in [0,1];  "latent" -> (B,h,w,4)
+
+        Raises InputError for arguments that cannot be served, NumericalError when the numbers run away."""
+        if output not in ("pil", "array", "latent"):
+            raise InputError(f"output is {output!r}; choose pil, array or latent")
+        seed = secrets.randbits(32) if seed is None else seed
+        for step in self.txt2img_steps(prompt, negative_prompt, num_inference_steps, guidance_scale, seed, width, height,
+                                       sampler, num_images, sigmas, eta, timestep_spacing, rng):
+            if progress is not None:
+                progress(step)
+        if output == "latent":
+            return step.latent
+        array = self.decode(step.latent)
+        if output == "array":
+            return array
+        pictures = image.to_pil(array)
+        prompts, negatives = pair_prompts(prompt, negative_prompt, num_images)
+        for k, picture in enumerate(pictures):
+            picture.info["parameters"] = image.parameters_text(prompts[k], negatives[k] if guidance_scale > 1 else "", {
+                "Steps": num_inference_steps, "Sampler": image.A1111_NAMES[sampler or samplers.name_of(self.scheduler)],
+                "Schedule type": sigmas and sigmas.capitalize(), "CFG scale": guidance_scale,
+                "Seed": seed[k] if isinstance(seed, list) else seed, "Size": f"{picture.width}x{picture.height}",
+                "Model": self.checkpoint.name, "Eta": eta, "Timestep spacing": timestep_spacing, "RNG": rng.upper(),
+                "Batch size": len(pictures) if len(pictures) > 1 else None,
+                "Batch pos": k if len(pictures) > 1 else None, "Version": "minisd"})
+        return pictures[0] if len(pictures) == 1 and isinstance(prompt, str) else pictures
+
+    def size(self, width, height):
+        """(width, height) in pixels, the model's own where None; raises InputError for what the latents cannot have."""
+        f = self.vae_config.factor
+        own = self.unet_config.sample_size
+        own = (own, own) if isinstance(own, int) else tuple(own)[::-1]          # the file says (height, width)
+        width, height = width or own[0] * f if width is None else width, own[1] * f if height is None else height
+        image.check_size(width, height, f)
+        return width, height
+
+
+def pair_prompts(prompt, negative_prompt, num_images):
+    """One prompt and one negative prompt for each picture: lists of the same length."""
+    prompts = [prompt] if isinstance(prompt, str) else prompt
+    if not isinstance(prompts, (list, tuple)) or not prompts or not all(isinstance(p, str) for p in prompts):
+        raise InputError(f"prompt is {prompt!r}; it must be a string or a list of strings")
+    if isinstance(num_images, bool) or not isinstance(num_images, (int, np.integer)) or num_images < 1:
+        raise InputError(f"num_images is {num_images!r}; it must be a whole number, 1 or more")
+    negative_prompt = "" if negative_prompt is None else negative_prompt
+    negatives = [negative_prompt] * len(prompts) if isinstance(negative_prompt, str) else list(negative_prompt)
+    if len(negatives) != len(prompts):
+        raise InputError(f"{len(prompts)} prompts, but {len(negatives)} negative prompts; give one for each, or one for all")
+    return [p for p in prompts for _ in range(num_images)], [n for n in negatives for _ in range(num_images)]
+
+
+def check_guidance(scale, negatives):
+    """Whether to guide: above 1.  Raises InputError for what is no number; warns when guidance is off unawares."""
+    if isinstance(scale, bool) or not isinstance(scale, (int, float, np.number)) or not math.isfinite(scale):
+        raise InputError(f"guidance_scale is {scale!r}; it must be a number, 1 to turn guidance off, 7.5 as a rule")
+    if scale < 1:
+        warnings.warn(f"guidance_scale {scale:g} is below 1, which turns guidance off, as 1 does", stacklevel=4)
+    if scale <= 1 and any(negatives):
+        warnings.warn("without guidance (guidance_scale above 1) a negative prompt has no effect", stacklevel=4)
+    return scale > 1
+
+
+def generators(seed, count, kind):
+    """A random generator for the whole batch, or a list of one for each picture if `seed` is a list."""
+    if kind not in rng.GENERATORS:
+        raise InputError(f"rng is {kind!r}; choose {' or '.join(rng.GENERATORS)}")
+    if isinstance(seed, (list, tuple)):
+        if len(seed) != count:
+            raise InputError(f"{len(seed)} seeds for {count} pictures; give one for each, or one for all")
+        return [rng.GENERATORS[kind](s) for s in seed]
+    return rng.GENERATORS[kind](secrets.randbits(32) if seed is None else seed)
+
+
+def load(model, device="cpu", dtype=None, variant=None):
+    """A model, ready to use.
+
+    model: a diffusers folder of Stable Diffusion 1.x or 2.x, or a hub id (owner/name), fetched into the hub's cache
+    device: "cpu";  dtype: of the arithmetic, "float32" (None) or "float64";  variant: of the files, such as "fp16"
+    Every weight's name and shape is checked here, by a dry run; its numbers are read when they are first used.
+
+    Raises CheckpointError for a model that is absent, damaged, incomplete or of another kind."""
+    if device != "cpu":
+        raise InputError(f"device is {device!r}; this version of minisd computes on the 'cpu' alone")
+    if dtype is not None and str(np.dtype(dtype)) not in ("float32", "float64"):
+        raise InputError(f"dtype is {dtype!r}; on a CPU choose float32, or float64 to compare with.  The file may be float16 all the same")
+    opened = checkpoint.open_folder(checkpoint.find_folder(model, variant), variant)
+    for component in opened.components:
+        missing, unused = component.check()
+        if missing:
+            raise CheckpointError(f"{component.files[0].parent}: {len(missing)} missing: {listed(missing)}; copy or download it again")
+        if unused:
+            warnings.warn(f"{component.name}: {len(unused)} weights in the file belong to no layer: {listed(unused)}", stacklevel=2)
+    context, width = opened.unet.config.context_width, opened.text_encoder.config.width
+    if context != width:
+        raise CheckpointError(f"{opened.folder}: the text encoder gives {width} numbers a token, the unet reads {context}: "
+                              "they are parts of different models")
+    return Pipeline(opened, dtype or "float32")
+
+
+def listed(names, most=5):
+    """The first few of many names."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

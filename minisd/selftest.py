@@ -1,0 +1,49 @@
+"""Does every operation compute what its definition says, on this machine?  Each is run in float32, by its fast version
+where it has one, and held against its definition in float64."""
+import numpy as np
+
+from . import cpu, ops  # noqa: F401  (cpu registers its versions)
+
+TOLERANCE = 2e-5                                             # of the largest value; float32 rounding is 6e-8 a step
+
+
+def cases(draw):
+    """(operation, arguments, keywords) at sizes that divide nothing."""
+    x, wide = draw(2, 7, 9, 24), draw(2, 37, 48)
+    for name in ("exp", "sigmoid", "silu", "quick_gelu", "erf", "gelu"):
+        yield name, (wide,), {}
+    yield "geglu", (wide,), {}
+    yield "embedding", (draw(11, 5), np.array([[3, 0, 10]])), {}
+    yield "linear", (wide, draw(20, 48), draw(20)), {}
+    yield "linear", (wide, draw(20, 48)), {}
+    yield "layer_norm", (wide, draw(48), draw(48)), {}
+    for act in (None, "silu"):
+        yield "group_norm", (x, draw(24), draw(24)), dict(groups=8, eps=1e-5, act=act)
+    for k, stride, pad in ((3, 1, (1, 1)), (3, 2, (1, 1)), (3, 2, (0, 1)), (1, 1, (0, 0))):
+        yield "conv2d", (x, draw(k, k, 24, 5), draw(5)), dict(stride=stride, pad=pad)
+    yield "attention", (draw(2, 37, 48), draw(2, 13, 48), draw(2, 13, 48)), dict(heads=3)
+    yield "attention", (wide, draw(2, 37, 48), draw(2, 37, 48)), dict(heads=1, causal=True)
+    yield "concat", ([wide, draw(2, 37, 5)],), {}
+    yield "upsample_to", (x, (13, 18)), {}
+    yield "timestep_features", (np.float32([0, 1, 946.4, 999]), 32), {}
+
+
+def in_float64(value):
+    if isinstance(value, list):
+        return [in_float64(v) for v in value]
+    return value.astype(np.float64) if isinstance(value, np.ndarray) and value.dtype == np.float32 else value
+
+
+def selftest(seed=0):
+    """[(operation, "fast" or "definition", error relative to the largest value, whether it is within TOLERANCE)]"""
+    random, rows = np.random.default_rng(seed), []
+    for name, args, kwargs in cases(lambda *shape: random.standard_normal(shape).astype(np.float32)):
+        expected = ops.DEFINITIONS[name](*map(in_float64, args), **kwargs)
+        fast = ops.fast_version(name, np.ndarray)
+        found = NotImplemented if fast is None else fast(*args, **kwargs)
+        version = "definition" if found is NotImplemented else "fast"
+        if found is NotImplemented:
+            found = ops.DEFINITIONS[name](*args, **kwargs)
+        error = float(np.abs(found - expected).max() / np.abs(expected).max())
+        rows.append((name, version, error, found.dtype == np.float32 and error <= TOLERANCE))
+    return rows

@@ -1,0 +1,48 @@
+"""The CLIP text encoder: token ids (B,M) -> one vector per token (B,M,D).   Radford et al. 2021.
+
+SD 1.x has OpenAI's CLIP ViT-L (12 layers, quick_gelu); SD 2.x has OpenCLIP's ViT-H (gelu), whose 24th layer the
+checkpoints leave out, so both read the last layer that is there."""
+from dataclasses import dataclass
+
+from . import ops
+from .config import needed, require
+from .nn import layer_norm, linear, tap
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    heads: int = 12
+    act: str = "quick_gelu"
+    eps: float = 1e-5
+    width: int = 768                        # D
+    layers: int = 12
+    length: int = 77                        # M: tokens of a prompt, start and end included
+
+    @classmethod
+    def read(cls, c):
+        """From a CLIPTextModel's config.json.  Raises CheckpointError for a network that minisd does not know."""
+        require("text_encoder", c, hidden_act=("quick_gelu", "gelu"))
+        return cls(heads=needed("text_encoder", c, "num_attention_heads"), act=c.get("hidden_act", "quick_gelu"),
+                   eps=c.get("layer_norm_eps", 1e-5), width=needed("text_encoder", c, "hidden_size"),
+                   layers=needed("text_encoder", c, "num_hidden_layers"), length=c.get("max_position_embeddings", 77))
+
+    def counts(self):
+        """{path of a list of layers: how many this network has}, to hold a checkpoint against."""
+        return {"encoder.layers": self.layers}
+
+
+def self_attention(p, x, heads):
+    """(B,M,D) -> (B,M,D); a token sees only what stands before it."""
+    q, k, v = linear(p.q_proj, x), linear(p.k_proj, x), linear(p.v_proj, x)
+    return tap(p, linear(p.out_proj, ops.attention(q, k, v, heads, causal=True)))
+
+
+def encode(p, ids, cfg):
+    """ids (B,M) -> context (B,M,D).  There is no padding mask: the padding tokens are part of the prompt."""
+    position = p.embeddings.position_embedding.weight[:ids.shape[1]]
+    x = tap(p.embeddings, ops.embedding(p.embeddings.token_embedding.weight, ids) + position)
+    for layer in p.encoder.layers:
+        x = x + self_attention(layer.self_attn, layer_norm(layer.layer_norm1, x, cfg.eps), cfg.heads)
+        h = ops.ACTIVATIONS[cfg.act](linear(layer.mlp.fc1, layer_norm(layer.layer_norm2, x, cfg.eps)))
+        x = tap(layer, x + tap(layer.mlp, linear(layer.mlp.fc2, h)))
+    return layer_norm(p.final_layer_norm, x, cfg.eps)

@@ -1,0 +1,94 @@
+"""Prompts -> token ids (B,M), by CLIP's byte-level BPE.   Radford et al. 2021, section 2.4; Sennrich et al. 2016.
+
+The merging is the tokenizers library's; here is how CLIP sets it up and what a Stable Diffusion folder says."""
+import json
+from pathlib import Path
+
+import numpy as np
+import tokenizers
+from tokenizers import models, normalizers, pre_tokenizers
+
+from .errors import CheckpointError
+
+# Contractions, runs of letters, single digits, runs of anything else that is not space.
+WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+
+
+class Tokenizer:
+    """bos, the prompt's tokens, eos, and padding up to `length`.
+
+    vocab {token: id}, merges [(left, right)]; special: {"bos_token": ..., "eos_token", "pad_token", "unk_token"}, each
+    a string or the dictionary that a tokenizer folder stores for one."""
+
+    def __init__(self, vocab, merges, special, length=77, added=()):
+        model = models.BPE(vocab=vocab, merges=merges, continuing_subword_prefix="", end_of_word_suffix="</w>",
+                           fuse_unk=False, unk_token=content(special["unk_token"]))
+        self.bpe = tokenizers.Tokenizer(model)
+        self.bpe.normalizer = normalizers.Sequence([
+            normalizers.NFC(), normalizers.Replace(tokenizers.Regex(r"\s+"), " "), normalizers.Lowercase()])
+        self.bpe.pre_tokenizer = pre_tokenizers.Sequence([
+            pre_tokenizers.Split(tokenizers.Regex(WORDS), behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False)])
+        self.bpe.add_special_tokens([added_token(t) for t in special.values()])
+        self.bpe.add_tokens([added_token(t) for t in added])
+        self.length = length
+        self.bos, self.eos, self.pad = (self.bpe.token_to_id(content(special[k]))
+                                        for k in ("bos_token", "eos_token", "pad_token"))
+
+    @classmethod
+    def from_folder(cls, folder, length=None):
+        """From vocab.json and merges.txt, or tokenizer.json; the special tokens from special_tokens_map.json where
+        there is one, else from tokenizer_config.json.  length: what the text encoder can take, if less.
+
+        Raises CheckpointError if the folder holds no CLIP tokenizer."""
+        folder = Path(folder)
+        config, special_map = read_json(folder / "tokenizer_config.json"), read_json(folder / "special_tokens_map.json")
+        if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
+            vocab = read_json(folder / "vocab.json")
+            lines = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")
+            merges = [tuple(line.split()) for line in lines if line and not line.startswith("#version")]
+            added = {}
+        else:
+            whole = read_json(folder / "tokenizer.json")
+            if whole.get("model", {}).get("type") != "BPE":
+                raise CheckpointError(f"{folder}: no CLIP tokenizer; expected vocab.json and merges.txt, or tokenizer.json")
+            vocab = whole["model"]["vocab"]
+            merges = [tuple(m.split(" ")) if isinstance(m, str) else tuple(m) for m in whole["model"]["merges"]]
+            added = {t["id"]: t for t in whole.get("added_tokens", [])}
+        added.update({i: {"content": t} for t, i in read_json(folder / "added_tokens.json").items()})
+        added.update({int(i): t for i, t in config.get("added_tokens_decoder", {}).items()})
+        special = {"unk_token": "<|endoftext|>", "bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>",
+                   "pad_token": "<|endoftext|>"}
+        special = {k: special_map.get(k) or config.get(k) or v for k, v in special.items()}
+        limits = [n for n in (config.get("model_max_length"), length) if n is not None and n < 1e6]
+        return cls(vocab, merges, special, int(min(limits, default=77)),
+                   [t for i, t in sorted(added.items()) if content(t) not in map(content, special.values())])
+
+    def __call__(self, prompts):
+        """list of B strings -> (ids (B,M) int64, what did not fit of each: list of strings, "" where all did)."""
+        rows, cut = [], []
+        for prompt in prompts:
+            found = self.bpe.encode(prompt, add_special_tokens=False)
+            ids = [self.bos, *found.ids[:self.length - 2], self.eos]
+            rows.append(ids + [self.pad] * (self.length - len(ids)))
+            cut.append(prompt[found.offsets[self.length - 2][0]:].strip() if len(found.ids) > self.length - 2 else "")
+        return np.array(rows, np.int64), cut
+
+
+def content(token):
+    return token["content"] if isinstance(token, dict) else token
+
+
+def added_token(token):
+    """A special token from its stored form; a plain string is matched in the text as it stands."""
+    how = token if isinstance(token, dict) else {"normalized": False}
+    return tokenizers.AddedToken(content(token), **{k: how.get(k, False) for k in ("single_word", "lstrip", "rstrip")},
+                                 normalized=how.get("normalized", False))
+
+
+def read_json(path):
+    """The file's contents, {} if there is none; raises CheckpointError if it is no JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except (json.JSONDecodeError, UnicodeDecodeError) as e:
+        raise CheckpointError(f"{path}: damaged, not readable as JSON ({e}); copy or download it again") from e

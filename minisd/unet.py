@@ -1,0 +1,132 @@
+"""The noise predictor: eps = unet(x_t, t, context).   [LDM] Rombach et al. 2022, section 3.
+
+Letters: B batch, C channels (last axis), H W latent height and width (picture/8), N = H*W positions,
+M text tokens (77), D text width, T time width."""
+from dataclasses import dataclass
+
+from . import ops
+from .config import needed, per_level, require
+from .nn import attention, conv2d, group_norm, layer_norm, linear, pointwise, tap
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """What the weights do not say; the rest is read off the checkpoint tree."""
+    channels: int = 320                     # width of the first level, also of the time features
+    heads: tuple = (8, 8, 8, 8)             # attention heads per level, high resolution first
+    groups: int = 32
+    eps: float = 1e-5
+    flip: bool = True                       # time features: cosines first
+    shift: float = 0
+    down: tuple = ()                        # (resnets, has attention) per level, for checking the checkpoint
+    up: tuple = ()
+    in_channels: int = 4
+    context_width: int = 768
+    sample_size: int = 64                   # side of the latent it was trained on
+    middle: bool = True
+
+    @classmethod
+    def read(cls, c):
+        """From a UNet2DConditionModel's config.json.  Raises CheckpointError for a network that minisd does not know."""
+        require("unet", c, act_fn=("silu", "swish"), resnet_time_scale_shift=("default",), conv_in_kernel=(3,),
+                conv_out_kernel=(3,), time_embedding_type=("positional",), class_embed_type=(None,), num_class_embeds=(None,),
+                addition_embed_type=(None,), encoder_hid_dim_type=(None,), encoder_hid_dim=(None,), timestep_post_act=(None,),
+                time_cond_proj_dim=(None,), dual_cross_attention=(False,), only_cross_attention=(False,),
+                mid_block_only_cross_attention=(None, False), center_input_sample=(False,), attention_type=("default",),
+                downsample_padding=(1,), mid_block_scale_factor=(1,), class_embeddings_concat=(False,),
+                reverse_transformer_layers_per_block=(None,), time_embedding_dim=(None,), time_embedding_act_fn=(None,),
+                cross_attention_norm=(None,), addition_time_embed_dim=(None,), resnet_skip_time_act=(False,),
+                resnet_out_scale_factor=(1.0,), dropout=(0.0,), mid_block_type=("UNetMidBlock2DCrossAttn", None))
+        widths, n = needed("unet", c, "block_out_channels"), len(needed("unet", c, "block_out_channels"))
+        for kind in [*needed("unet", c, "down_block_types"), *needed("unet", c, "up_block_types")]:
+            require("unet", {"block type": kind}, **{"block type": ("CrossAttnDownBlock2D", "DownBlock2D",
+                                                                    "CrossAttnUpBlock2D", "UpBlock2D")})
+        layers = per_level(c.get("layers_per_block", 2), n)
+        return cls(channels=widths[0],
+                   heads=per_level(c.get("num_attention_heads") or c.get("attention_head_dim", 8), n),  # the reference's
+                   groups=c.get("norm_num_groups", 32), eps=c.get("norm_eps", 1e-5),                    # misnomer
+                   flip=c.get("flip_sin_to_cos", True), shift=c.get("freq_shift", 0),
+                   down=tuple((k, "CrossAttn" in s) for k, s in zip(layers, c["down_block_types"])),
+                   up=tuple((k + 1, "CrossAttn" in s) for k, s in zip(layers[::-1], c["up_block_types"])),
+                   in_channels=c.get("in_channels", 4), context_width=c.get("cross_attention_dim", 1280),
+                   sample_size=c.get("sample_size") or 64, middle=c.get("mid_block_type", "default") is not None)
+
+    def counts(self):
+        """{path of a list of layers: how many this network has}, to hold a checkpoint against."""
+        n, found = len(self.heads), {"down_blocks": len(self.heads), "up_blocks": len(self.heads)}
+        for blocks, sampler, levels in (("down_blocks", "downsamplers", self.down), ("up_blocks", "upsamplers", self.up)):
+            for i, (layers, attends) in enumerate(levels):
+                found[f"{blocks}.{i}.resnets"] = layers
+                found[f"{blocks}.{i}.attentions"] = layers if attends else 0
+                found[f"{blocks}.{i}.{sampler}"] = int(i < n - 1)
+        found["mid_block.resnets"], found["mid_block.attentions"] = (2, 1) if self.middle else (0, 0)
+        return found
+
+
+def resnet(p, x, temb, groups, eps=1e-5):
+    """x (B,H,W,C), temb (B,T) -> (B,H,W,C'); C' != C exactly where conv_shortcut exists."""
+    h = conv2d(p.conv1, group_norm(p.norm1, x, groups, eps, act="silu"), pad=(1, 1))
+    if temb is not None:
+        h = h + linear(p.time_emb_proj, ops.silu(temb))[:, None, None]
+    h = conv2d(p.conv2, group_norm(p.norm2, h, groups, eps, act="silu"), pad=(1, 1))
+    return tap(p, h + (conv2d(p.conv_shortcut, x) if "conv_shortcut" in p else x))
+
+
+def feed_forward(p, x):
+    """(B,N,C) -> (B,N,C) by way of 4C gated channels."""
+    h = tap(p.net[0], ops.geglu(linear(p.net[0].proj, x)))
+    return tap(p, linear(p.net[2], h))
+
+
+def transformer(p, x, context, heads, groups):
+    """Pixels attend to each other, then to the text: (B,H,W,C) -> (B,H,W,C).   [LDM] appendix, eq. 15-17."""
+    B, H, W, C = x.shape
+    h = group_norm(p.norm, x, groups, eps=1e-6)              # 1e-6 here, 1e-5 in the resnets
+    h = pointwise(p.proj_in, h.reshape(B, H * W, C))         # positions become a sequence: (B,N,C)
+    for block in p.transformer_blocks:
+        n = layer_norm(block.norm1, h)
+        h = h + attention(block.attn1, n, n, heads)
+        h = h + attention(block.attn2, layer_norm(block.norm2, h), context, heads)
+        h = tap(block, h + feed_forward(block.ff, layer_norm(block.norm3, h)))
+    return tap(p, x + pointwise(p.proj_out, h).reshape(x.shape))
+
+
+def level(p, i, x, temb, context, heads, cfg):
+    """The i-th resnet of a level, with the transformer beside it where the level has one."""
+    x = resnet(p.resnets[i], x, temb, cfg.groups, cfg.eps)
+    return transformer(p.attentions[i], x, context, heads, cfg.groups) if "attentions" in p else x
+
+
+def time_embedding(p, t, cfg, dtype):
+    """t (B,) -> (B,T): sinusoids through a two-layer perceptron."""
+    h = ops.timestep_features(t, cfg.channels, cfg.flip, cfg.shift).astype(dtype)
+    return tap(p, linear(p.linear_2, ops.silu(linear(p.linear_1, h))))
+
+
+def down_path(p, x, temb, context, cfg):
+    """Everything up to and including the middle: (B,H,W,C) -> (features, skip connections, high resolution first)."""
+    skips = [x]
+    for down, heads in zip(p.down_blocks, cfg.heads):
+        for i in range(len(down.resnets)):
+            x = level(down, i, x, temb, context, heads, cfg)
+            skips.append(x)
+        if "downsamplers" in down:
+            x = conv2d(down.downsamplers[0].conv, x, stride=2, pad=(1, 1))
+            skips.append(x)
+    if "mid_block" in p:                                     # some distilled models have none
+        x = resnet(p.mid_block.resnets[0], x, temb, cfg.groups, cfg.eps)
+        x = transformer(p.mid_block.attentions[0], x, context, cfg.heads[-1], cfg.groups)
+        x = resnet(p.mid_block.resnets[1], x, temb, cfg.groups, cfg.eps)
+    return x, skips
+
+
+def unet(p, x, t, context, cfg):
+    """x (B,H,W,4), t (B,) in 0..999, context (B,M,D) -> predicted noise (B,H,W,4).   Any H and W of 1 or more."""
+    temb = time_embedding(p.time_embedding, t, cfg, x.dtype)
+    x, skips = down_path(p, conv2d(p.conv_in, x, pad=(1, 1)), temb, context, cfg)
+    for up, heads in zip(p.up_blocks, reversed(cfg.heads)):
+        for i in range(len(up.resnets)):
+            x = level(up, i, ops.concat([x, skips.pop()]), temb, context, heads, cfg)
+        if "upsamplers" in up:                               # to the next skip's size, odd ones included
+            x = conv2d(up.upsamplers[0].conv, ops.upsample_to(x, skips[-1].shape[1:3]), pad=(1, 1))
+    return conv2d(p.conv_out, group_norm(p.conv_norm_out, x, cfg.groups, cfg.eps, act="silu"), pad=(1, 1))

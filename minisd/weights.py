@@ -1,0 +1,76 @@
+"""The checkpoint as a tree.  `p.down_blocks[0].resnets[1].conv1.weight` is the array stored under
+"down_blocks.0.resnets.1.conv1.weight"; `p.down_blocks[0].resnets[1]` is the node that a layer function takes."""
+import numpy as np
+
+from .errors import MissingWeight
+
+
+def engine_layout(w, dtype=None):
+    """A convolution's (O,C,kh,kw) becomes (kh,kw,C,O); anything else keeps its shape."""
+    return np.ascontiguousarray(w.transpose(2, 3, 1, 0) if w.ndim == 4 else w, dtype)
+
+
+def engine_shape(shape):
+    """The shape that engine_layout gives to an array of this shape."""
+    return (*shape[2:], shape[1], shape[0]) if len(shape) == 4 else tuple(shape)
+
+
+class Weights:
+    """One node of a checkpoint: children by attribute or index, arrays at the leaves, fetched when first asked for."""
+
+    def __init__(self, tree, leaves, path=""):
+        self._tree, self._leaves, self.path = tree, leaves, path
+
+    @classmethod
+    def over(cls, names, load):
+        """The root node over `names`; load(name) -> array is called once for each weight that a layer asks for."""
+        tree = {}
+        for name in sorted(names, key=lambda s: [(k.isdigit(), int(k) if k.isdigit() else k) for k in s.split(".")]):
+            *parents, leaf = name.split(".")
+            node = tree
+            for part in parents:
+                node = node.setdefault(part, {})
+            node[leaf] = None
+        return cls(tree, Leaves(load))
+
+    @classmethod
+    def from_flat(cls, arrays, dtype=None):
+        """{"a.b.weight": array in the file's layout} -> the root node."""
+        return cls.over(arrays, lambda name: engine_layout(arrays[name], dtype))
+
+    def __getattr__(self, name):
+        path = f"{self.path}.{name}" if self.path else name
+        if name not in self._tree:
+            return self._leaves.missing(self, name, path)
+        child = self._tree[name]
+        return self._leaves[path] if child is None else Weights(child, self._leaves, path)
+
+    def __getitem__(self, i):        return getattr(self, str(i))
+    def __contains__(self, name):    return name in self._tree
+    def __len__(self):               return len(self._tree)
+    def __iter__(self):              return (self[name] for name in self._tree)
+
+    def names(self):
+        """Full names of all arrays below this node."""
+        for name, child in self._tree.items():
+            path = f"{self.path}.{name}" if self.path else name
+            yield from [path] if child is None else Weights(child, self._leaves, path).names()
+
+    def unread(self):
+        """Names of arrays that no layer has asked for: empty after one full forward pass."""
+        return [name for name in self.names() if name not in self._leaves]
+
+
+class Leaves(dict):
+    """Arrays by full name, each loaded once."""
+
+    def __init__(self, load):
+        super().__init__()
+        self.load = load
+
+    def __missing__(self, name):
+        self[name] = array = self.load(name)
+        return array
+
+    def missing(self, node, name, path):
+        raise MissingWeight(f"{node.path or 'checkpoint'}: no {name!r}, only {', '.join(node._tree) or 'nothing'}")
