@@ -192,7 +192,7 @@ def find_folder(model, variant=None):
         return path
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(model)):
         raise InputError(f"{model}: no such file or folder, and no hub id, which is owner/name")
-    import huggingface_hub                                   # here, since importing it costs as much as all the rest
+    import huggingface_hub  # here, since importing it costs as much as all the rest
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
     try:
         names = huggingface_hub.list_repo_files(model)

@@ -48,7 +48,7 @@ def arguments():
 
 
 def txt2img(a):
-    from . import image, pipeline                            # here, so that --help does not wait for them
+    from . import image, pipeline  # here, so that --help does not wait for them
     if a.model is None:
         raise InputError("which model? pass -m FOLDER, a diffusers folder of Stable Diffusion 1.x or 2.x, or -m OWNER/NAME "
                          "to fetch one from the hub")
@@ -106,7 +106,8 @@ def selftest(a):
             print(f"{name:<18}{version:<12}{error:.1e}  {'ok' if ok else 'NOT OK'}")
     off = sorted({name for name, _, _, ok in rows if not ok})
     worst = max(error for _, _, error, _ in rows)
-    print(f"NOT OK: {', '.join(off)}" if off else f"OK: {len(rows)} cases of {len({r[0] for r in rows})} operations, worst error {worst:.1e}")
+    fine = f"OK: {len(rows)} cases of {len({r[0] for r in rows})} operations, worst error {worst:.1e}"
+    print(f"NOT OK: {', '.join(off)}" if off else fine)
     return 1 if off else 0
 
 

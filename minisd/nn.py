@@ -24,6 +24,11 @@ def tap(p, y):
     return y
 
 
+def embedding(p, ids):
+    """ids (B,M) -> (B,M,C)"""
+    return tap(p, ops.embedding(p.weight, ids))
+
+
 def linear(p, x, bias=True):
     """(...,C) -> (...,O)"""
     return tap(p, ops.linear(x, p.weight, p.bias if bias else None))

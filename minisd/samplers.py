@@ -444,9 +444,11 @@ class Euler(Exploding):
 
 
 def ancestral(s, s_next):
-    """How far to go down and how much noise to put back, so that the level is s_next: k-diffusion's ancestral step."""
-    up = math.sqrt(s_next**2 * (s**2 - s_next**2) / s**2)
-    return math.sqrt(s_next**2 - up**2), up
+    """How far to go down and how much noise to put back, so that the level is s_next: k-diffusion's ancestral step.
+
+    down^2 + up^2 = s_next^2 with up^2 = s_next^2 (s^2 - s_next^2) / s^2."""
+    down = s_next**2 / s                                     # exact; the reference's sqrt(s_next^2 - up^2) loses digits
+    return float(down), math.sqrt(s_next**2 - down**2)
 
 
 class EulerAncestral(Exploding):
@@ -457,7 +459,7 @@ class EulerAncestral(Exploding):
 
     def step(self, x, out, i, randn):
         down, up = ancestral(self.sigma[i], self.sigma[i + 1])
-        return x + float(down - self.sigma[i]) * self.slope(x, out, i) + up * randn()
+        return x + (down - float(self.sigma[i])) * self.slope(x, out, i) + up * randn()
 
 
 class LMS(Exploding):

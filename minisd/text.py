@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from . import ops
 from .config import needed, require
-from .nn import layer_norm, linear, tap
+from .nn import embedding, layer_norm, linear, tap
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,9 @@ def self_attention(p, x, heads):
 
 def encode(p, ids, cfg):
     """ids (B,M) -> context (B,M,D).  There is no padding mask: the padding tokens are part of the prompt."""
-    position = p.embeddings.position_embedding.weight[:ids.shape[1]]
-    x = tap(p.embeddings, ops.embedding(p.embeddings.token_embedding.weight, ids) + position)
+    e = p.embeddings
+    position = tap(e.position_embedding, e.position_embedding.weight[:ids.shape[1]])
+    x = tap(e, embedding(e.token_embedding, ids) + position)
     for layer in p.encoder.layers:
         x = x + self_attention(layer.self_attn, layer_norm(layer.layer_norm1, x, cfg.eps), cfg.heads)
         h = ops.ACTIVATIONS[cfg.act](linear(layer.mlp.fc1, layer_norm(layer.layer_norm2, x, cfg.eps)))

@@ -1,0 +1,106 @@
+"""What the goldens cover: small networks of the real classes and wiring, sampler runs, prompts, seeds."""
+
+XA, D, U = "CrossAttnDownBlock2D", "DownBlock2D", "UpBlock2D"
+UNET = dict(block_out_channels=[32, 48, 64, 64], norm_num_groups=8, cross_attention_dim=40, sample_size=16, in_channels=4,
+            out_channels=4, layers_per_block=2, down_block_types=[XA, XA, XA, D],
+            up_block_types=[U, "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"])
+TEXT = dict(hidden_size=40, intermediate_size=96, num_hidden_layers=3, num_attention_heads=5, vocab_size=49408,
+            eos_token_id=2)
+VAE = dict(block_out_channels=[16, 32, 32, 48], norm_num_groups=8, latent_channels=4, layers_per_block=2,
+           down_block_types=["DownEncoderBlock2D"] * 4, up_block_types=["UpDecoderBlock2D"] * 4)
+
+# model -> (component, config)
+MODELS = {
+    "text_sd1": ("text_encoder", dict(TEXT, hidden_act="quick_gelu", max_position_embeddings=77)),
+    "text_sd2": ("text_encoder", dict(TEXT, hidden_act="gelu", max_position_embeddings=32)),
+    "unet_sd1": ("unet", dict(UNET, attention_head_dim=4, use_linear_projection=False)),
+    "unet_sd2": ("unet", dict(UNET, attention_head_dim=[2, 3, 4, 4], use_linear_projection=True)),
+    "unet_distilled": ("unet", dict(UNET, attention_head_dim=4, block_out_channels=[32, 48, 64], layers_per_block=1,
+                                    down_block_types=[XA] * 3, up_block_types=["CrossAttnUpBlock2D"] * 3, mid_block_type=None)),
+    "vae": ("vae", VAE),
+}
+BATCH = 2
+# case -> (height, width of the latent, scale of the input); odd sizes make the unet's levels odd too
+SIZES = {"wide": (8, 12, 1.0), "tall": (13, 7, 1.0), "faint": (8, 12, 0.01)}
+TIMESTEPS = [981.0, 333.25]
+TOKENS = [[49406, 320, 1125, 539, 320, 2368, 49407], [49406, 550, 18376, 6765, 1125, 267, 16917, 49407]]
+
+SCHEDULE = dict(num_train_timesteps=1000, beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1,
+                clip_sample=False, set_alpha_to_one=False, skip_prk_steps=True)
+# end to end -> (models of the three components, scheduler_config.json, pad token, arguments of txt2img)
+PIPELINES = {
+    "sd1": (("text_sd1", "unet_sd1", "vae"), dict(SCHEDULE, _class_name="PNDMScheduler"), None,
+            dict(prompt="a photo of an astronaut riding a horse", negative_prompt="blurry", num_inference_steps=5,
+                 guidance_scale=7.5, seed=42, width=136, height=88, num_images=2)),
+    "sd2": (("text_sd2", "unet_sd2", "vae"), dict(SCHEDULE, _class_name="DDIMScheduler", prediction_type="v_prediction"), "!",
+            dict(prompt="an oil painting of a fox", negative_prompt="", num_inference_steps=4, guidance_scale=5.0,
+                 seed=2**32 + 7, width=64, height=120, num_images=1, sampler="euler_a")),
+}
+
+SAMPLER_NAMES = ["ddpm", "ddim", "pndm", "lms", "euler", "euler_a", "heun", "dpm2", "dpm2_a", "dpmpp_2m", "dpmpp_2m_sde", "unipc"]
+RESPACING = ["lms", "euler", "heun", "dpm2", "dpm2_a", "dpmpp_2m", "dpmpp_2m_sde", "unipc"]
+NO_SAMPLE = ["pndm", "euler_a", "dpm2", "dpm2_a"]            # the reference does not take prediction_type "sample" here
+SAMPLE_SHAPE = (1, 4, 4, 3)                                  # (B,C,H,W)
+
+
+def sampler_cases():
+    """name of the case -> (sampler, scheduler_config.json, steps, {sigmas, eta, timestep_spacing})"""
+    cosine = dict(SCHEDULE, beta_schedule="squaredcos_cap_v2")
+    linear = dict(SCHEDULE, beta_schedule="linear", beta_start=1e-4, beta_end=0.02)
+    found = {}
+
+    def add(label, name, config, steps, **how):
+        found[f"{name} {steps} {label}"] = (name, config, steps, how)
+
+    for name in SAMPLER_NAMES:
+        for steps in (1, 2, 7, 20, 50):
+            add("plain", name, SCHEDULE, steps)
+        for spacing in ("leading", "linspace", "trailing"):
+            for steps in (7, 20):
+                add(spacing, name, SCHEDULE, steps, timestep_spacing=spacing)
+        add("v", name, dict(SCHEDULE, prediction_type="v_prediction"), 20)
+        if name not in NO_SAMPLE:
+            add("sample", name, dict(SCHEDULE, prediction_type="sample"), 20)
+        add("linear", name, linear, 20)
+        add("cosine", name, cosine, 20, timestep_spacing="leading")
+        add("one", name, dict(SCHEDULE, set_alpha_to_one=True, steps_offset=0), 7, timestep_spacing="leading")
+        if name in RESPACING:
+            for sigmas in ("karras", "exponential"):
+                for steps in (1, 7, 20):
+                    add(sigmas, name, SCHEDULE, steps, sigmas=sigmas)
+            add("karras v", name, dict(SCHEDULE, prediction_type="v_prediction"), 20, sigmas="karras")
+    for name in ("ddpm", "ddim", "heun"):
+        add("clip", name, dict(SCHEDULE, clip_sample=True, clip_sample_range=0.8), 20)
+    for eta in (0.3, 1.0):
+        add(f"eta {eta}", "ddim", SCHEDULE, 20, eta=eta)
+    add("large", "ddpm", dict(SCHEDULE, variance_type="fixed_large"), 20)
+    for steps in (7, 20):
+        add("prk", "pndm", dict(SCHEDULE, skip_prk_steps=False), steps)
+    for name in ("dpmpp_2m", "dpmpp_2m_sde"):
+        add("heun", name, dict(SCHEDULE, solver_type="heun"), 20)
+        add("first order", name, dict(SCHEDULE, solver_order=1), 7)
+        add("lambda", name, dict(SCHEDULE, lambda_min_clipped=-2.0), 20)
+    for name in ("dpmpp_2m", "unipc", "euler"):
+        add("sigma_min", name, dict(SCHEDULE, final_sigmas_type="sigma_min"), 20)
+    add("bh1", "unipc", dict(SCHEDULE, solver_type="bh1", final_sigmas_type="sigma_min"), 20)     # to zero, the reference gives NaN
+    add("third order", "unipc", dict(SCHEDULE, solver_order=3), 20)
+    add("no corrector", "unipc", dict(SCHEDULE, disable_corrector=[0, 1, 2]), 20)
+    for name in ("ddim", "ddpm", "dpmpp_2m"):
+        add("zero snr", name, dict(SCHEDULE, rescale_betas_zero_snr=True, prediction_type="v_prediction"), 20, timestep_spacing="trailing")
+    return found
+
+
+PROMPTS = [
+    "", " ", "a photo of a cat", "  Leading and   many\tspaces\nand lines ", "don't you'll it's I'd we're they've I'm",
+    "O'Brien's rock 'n' roll", "1234567890 3.14 x2 4K 8k", "UPPER lower MiXeD", "naïve café Zürich Ångström",
+    "nai\u0308ve cafe\u0301", "東京タワー の 写真", "Привет, мир!", "مرحبا بالعالم", "שלום", "हिन्दी",
+    "👩‍🚀🐴 emoji 🏳️‍🌈 ❤️", "a_b-c+d=e/f\\g", "!!! ??? ... ,,, ;;;", "((masterpiece:1.2)), [ugly]", "<|endoftext|>",
+    "a <|startoftext|> b <|ENDOFTEXT|> c", "tab\u00a0nbsp\u2003em\u200bzero", "pneumonoultramicroscopicsilicovolcanoconiosis",
+    "x" * 300, "ß ﬁ Ⅷ ½ ² ₂", "\u0000\u0001\ufffd", "https://example.org/?q=a&b=c#d", "İstanbul ǅ ſ", "𝔘𝔫𝔦𝔠𝔬𝔡𝔢 𝟙𝟚𝟛",
+    " ".join(f"word{k}" for k in range(300)), "the quick brown fox " * 25,
+]
+
+# (seed, shapes drawn one after the other): blocks of 16, tails, the short path and what it keeps
+NOISE = [(0, [(16,), (17,), (31,), (1000,)]), (42, [(1, 4, 8, 8), (2, 4, 13, 9), (1, 4, 1, 3), (1, 4, 8, 8)]),
+         (7, [(1,), (1,), (5,), (20,), (1,), (3,), (15,), (2, 2)]), (2**32 + 7, [(1, 4, 64, 64)]), (2**64 - 1, [(33,)]),
+         (-5, [(33,), (2,)])]

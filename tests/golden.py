@@ -1,0 +1,163 @@
+"""Golden files: reading them, and holding minisd against them.
+
+A file has the reference's outputs in full and, of every layer, a fingerprint (see docs/goldens.md)."""
+import json
+from pathlib import Path
+
+import cases
+import numpy as np
+import recipe
+from safetensors import safe_open
+
+from minisd import nn, samplers, text, unet, vae
+from minisd.rng import TorchCPU
+from minisd.weights import Weights
+
+FOLDER = Path(__file__).parent / "goldens"
+BOUND = 1e-5                                                 # of the largest value of an output
+LAYER_BOUND = 3e-5                                           # of a layer's fingerprint: in the faint case norms magnify rounding
+SAMPLES = 16
+
+
+class Golden(dict):
+    """{name: array} of one golden file, with its metadata."""
+
+    def __init__(self, name, folder=FOLDER):
+        with safe_open(Path(folder) / f"{name}.safetensors", framework="numpy") as file:
+            super().__init__({k: file.get_tensor(k) for k in file.keys()})
+            self.about = {k: json.loads(v) for k, v in (file.metadata() or {}).items()}
+
+
+def fingerprint(x):
+    """Any array -> mean, standard deviation, and 16 numbers evenly spread over it in channels-last order."""
+    flat = np.asarray(x, np.float64).reshape(-1)
+    where = np.linspace(0, flat.size - 1, SAMPLES).astype(int)
+    return np.array([flat.mean(), flat.std(), *flat[where]], np.float32)
+
+
+def channels_last(x):
+    return x.transpose(0, 2, 3, 1) if x.ndim == 4 else x
+
+
+def relative(found, expected):
+    """The largest difference, relative to the largest value expected; infinite where shapes differ or numbers are not."""
+    found, expected = np.asarray(found, np.float64), np.asarray(expected, np.float64)
+    if found.shape != expected.shape or not np.isfinite(found).all():
+        return np.inf
+    return float(np.abs(found - expected).max() / max(np.abs(expected).max(), 1e-30))
+
+
+def weights_of(model, dtype=None):
+    golden = Golden(model)
+    return Weights.from_flat({n: recipe.weight(n, s) for n, s in golden.about["shapes"].items()}, dtype)
+
+
+def model_inputs(model):
+    """case -> the inputs of the network, in the reference's layout (B,C,H,W); drawn by name, so goldens hold none."""
+    component, config = cases.MODELS[model]
+    if component == "text_encoder":
+        length = config["max_position_embeddings"]
+        return {"prompts": np.array([(row + [49407] * length)[:length] for row in cases.TOKENS])}
+    found = {}
+    for case, (h, w, scale) in cases.SIZES.items():
+        scale = np.float32(scale)
+        if component == "unet":
+            found[case] = (scale * recipe.standard(f"{case}.sample", (cases.BATCH, 4, h, w)), np.float32(cases.TIMESTEPS),
+                           scale * recipe.standard(f"{case}.context", (cases.BATCH, 77, config["cross_attention_dim"])))
+        else:
+            found[f"decode {case}"] = scale * recipe.standard(f"{case}.latent", (cases.BATCH, 4, h, w))
+            found[f"encode {case}"] = scale * recipe.uniform(f"{case}.pixels", (cases.BATCH, 3, 8 * h, 8 * w))
+    return found
+
+
+def run_model(model, case, p, trace=True):
+    """minisd on one golden case -> (output channels-last, {layer: output}); the trace is empty with trace=False."""
+    component, raw = cases.MODELS[model]
+    given = model_inputs(model)[case]
+
+    def run():
+        if component == "text_encoder":
+            return text.encode(p, given, text.TextConfig.read(raw))
+        if component == "unet":
+            x, t, context = given
+            return unet.unet(p, channels_last(x), t, context, unet.UNetConfig.read(raw))
+        c = vae.VAEConfig.read(raw)
+        if case.startswith("encode"):
+            return vae.encode(p, channels_last(given), c)
+        return vae.decode(p, channels_last(given) * np.float32(c.scaling_factor), c)   # the golden's input is already divided
+
+    if not trace:
+        return run(), {}
+    with nn.trace() as seen:
+        y = run()
+    return y, seen
+
+
+def compare_model(model, folder=FOLDER, p=None):
+    """minisd against one golden model -> {case: [(layer, error), ...] in order of execution, the output last}.
+
+    Raises AssertionError if a layer of either side has no counterpart on the other."""
+    golden, p = Golden(model, folder), weights_of(model) if p is None else p
+    found = {}
+    for case in model_inputs(model):
+        expected = dict(zip(golden.about["taps"][case], golden[f"{case}.taps"]))
+        y, seen = run_model(model, case, p)
+        assert not set(seen) - set(expected), f"{model}, {case}: layers unknown to the reference: {sorted(set(seen) - set(expected))}"
+        unseen = set(golden.about["leaves"][case]) - set(seen)
+        assert not unseen, f"{model}, {case}: layers of the reference that minisd did not run: {sorted(unseen)}"
+        errors = [(name, relative(fingerprint(seen[name]), expected[name])) for name in expected if name in seen]
+        found[case] = [*errors, ("output", relative(y, channels_last(golden[f"{case}.output"])))]
+    return found
+
+
+def first_off(errors):
+    """The first layer, in order of execution, that is off, and by how much; None if none is."""
+    return next(((name, e) for name, e in errors if not e <= (BOUND if name == "output" else LAYER_BOUND)), None)
+
+
+def noise_predictor(lib, x, t):
+    """Stands in for a network in the samplers' goldens: smooth, bounded, of its input and the time."""
+    return 0.8 * x * np.cos(t / 1000).item() + 0.3 * lib.sin(3 * x)
+
+
+def run_sampler(name, config, steps, how):
+    """minisd's sampler on one golden case -> (timesteps, latents after each step (n+1,...)) in (B,C,H,W)."""
+    s, random = samplers.sampler(name, config, steps, **how), TorchCPU(7)
+    x = random.randn(cases.SAMPLE_SHAPE) * np.float32(s.init_sigma)
+    path = [x]
+    for i, t in enumerate(s.timesteps):
+        out = noise_predictor(np, s.scale_input(x, i), np.float64(t))
+        x = s.step(x, out, i, lambda: random.randn(cases.SAMPLE_SHAPE))
+        path.append(x)
+    return np.array(s.timesteps), np.array(path)
+
+
+def compare_sampler(case, golden):
+    """-> the largest error of any step, relative to that step's largest value."""
+    timesteps, path = run_sampler(*cases.sampler_cases()[case])
+    if relative(timesteps, golden[f"{case}.timesteps"]) > 2e-5:      # 0.02 of 999: the reference's float32 sigma, as a t
+        return np.inf
+    samples = golden[f"{case}.samples"]                      # each step: its largest value, then 4 of its numbers
+    final = relative(path[-1], golden[f"{case}.final"])
+    if len(samples) != len(path):
+        return np.inf
+    flat = path.reshape(len(path), -1)[:, [0, 17, 30, 47]]
+    return max(final, float((np.abs(flat - samples[:, 1:]) / samples[:, :1]).max()))
+
+
+def compare_noise(golden):
+    """-> the largest error of torch's random numbers, absolute."""
+    worst = 0.0
+    for k, (seed, shapes) in enumerate(cases.NOISE):
+        random = TorchCPU(seed)
+        for j, shape in enumerate(shapes):
+            worst = max(worst, float(np.abs(random.randn(shape) - golden[f"{k}.{j}"]).max()))
+    return worst
+
+
+def write_pipeline(folder, name, prefix=""):
+    """The diffusers folder of one end-to-end golden, from drawn weights."""
+    models, scheduler, pad, _ = cases.PIPELINES[name]
+    parts = [cases.MODELS[m][0] for m in models]
+    return recipe.write_model(Path(folder), {part: cases.MODELS[m][1] for part, m in zip(parts, models)},
+                              {part: Golden(m).about["shapes"] for part, m in zip(parts, models)}, scheduler, pad, prefix)

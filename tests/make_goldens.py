@@ -1,0 +1,246 @@
+"""Writes tests/goldens from diffusers and transformers (`pip install '.[goldens]'`); with --check, makes them anew in a
+temporary folder, holds them against the stored ones, and minisd against them, and prints each model's worst layer."""
+import argparse
+import inspect
+import json
+import logging
+import sys
+import tempfile
+from pathlib import Path
+
+import cases
+import diffusers
+import golden
+import numpy as np
+import recipe
+import torch
+import transformers
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from safetensors.numpy import save_file
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+import minisd
+
+VERSIONS = {"torch": torch.__version__, "diffusers": diffusers.__version__, "transformers": transformers.__version__,
+            "numpy": np.__version__}
+SCHEDULERS = {"ddpm": "DDPMScheduler", "ddim": "DDIMScheduler", "pndm": "PNDMScheduler", "lms": "LMSDiscreteScheduler",
+              "euler": "EulerDiscreteScheduler", "euler_a": "EulerAncestralDiscreteScheduler", "heun": "HeunDiscreteScheduler",
+              "dpm2": "KDPM2DiscreteScheduler", "dpm2_a": "KDPM2AncestralDiscreteScheduler",
+              "dpmpp_2m": "DPMSolverMultistepScheduler", "dpmpp_2m_sde": "DPMSolverMultistepScheduler",
+              "unipc": "UniPCMultistepScheduler"}
+DRIFT = 3e-6                                                 # torch on another processor rounds differently
+
+
+def quiet():
+    diffusers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    logging.getLogger("diffusers").setLevel(logging.ERROR)
+    torch.set_grad_enabled(False)
+
+
+def save(folder, name, arrays, **about):
+    save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, Path(folder) / f"{name}.safetensors",
+              metadata={k: json.dumps(v) for k, v in {**about, "versions": VERSIONS}.items()})
+
+
+def build(component, config):
+    """The reference's network with drawn weights."""
+    if component == "text_encoder":
+        model = CLIPTextModel(CLIPTextConfig(**config))
+    else:
+        model = {"unet": UNet2DConditionModel, "vae": AutoencoderKL}[component](**config)
+    state = model.state_dict()
+    model.load_state_dict({n: torch.from_numpy(recipe.weight(n, tuple(w.shape))) for n, w in state.items()})
+    return model.eval(), {n: list(w.shape) for n, w in state.items()}
+
+
+def traced(model, run):
+    """-> (what run() returns, {module name: its output, channels-last} as executed)"""
+    seen, hooks = {}, []
+
+    def hook(name):
+        def keep(module, given, out):
+            out = out[0] if isinstance(out, tuple) else getattr(out, "sample", out)
+            if isinstance(out, torch.Tensor):
+                seen.pop(name, None)
+                channels_first = isinstance(module, torch.nn.GroupNorm) and out.ndim == 3      # inside the vae's attention
+                seen[name] = golden.channels_last((out.transpose(1, 2) if channels_first else out).numpy())
+        return keep
+
+    for name, module in model.named_modules():
+        if name:
+            hooks.append(module.register_forward_hook(hook(name)))
+    y = run()
+    for h in hooks:
+        h.remove()
+    return y, seen
+
+
+def make_model(folder, name):
+    component, config = cases.MODELS[name]
+    model, shapes = build(component, config)
+    with_weights = {n for n, m in model.named_modules() if list(m.parameters(recurse=False))}
+    arrays, taps, leaves = {}, {}, {}
+    for case, given in golden.model_inputs(name).items():
+        if component == "text_encoder":
+            y, seen = traced(model, lambda: model(torch.from_numpy(given)).last_hidden_state)     # noqa: B023
+        elif component == "unet":
+            x, t, context = map(torch.from_numpy, given)
+            y, seen = traced(model, lambda: model(x, t, context).sample)                          # noqa: B023
+        elif case.startswith("encode"):
+            y, seen = traced(model, lambda: model.encode(torch.from_numpy(given)).latent_dist.parameters)   # noqa: B023
+        else:
+            y, seen = traced(model, lambda: model.decode(torch.from_numpy(given)).sample)         # noqa: B023
+        arrays[f"{case}.output"] = y.numpy()
+        arrays[f"{case}.taps"] = np.array([golden.fingerprint(x) for x in seen.values()])
+        taps[case], leaves[case] = list(seen), sorted(with_weights & set(seen))
+    save(folder, name, arrays, config=config, shapes=shapes, taps=taps, leaves=leaves)
+
+
+def reference_sampler(name, config, steps, how):
+    over = {"algorithm_type": "sde-dpmsolver++"} if name == "dpmpp_2m_sde" else {}
+    if "sigmas" in how:
+        over[f"use_{how['sigmas']}_sigmas"] = True
+    if "timestep_spacing" in how:
+        over["timestep_spacing"] = how["timestep_spacing"]
+    s = getattr(diffusers, SCHEDULERS[name]).from_config({**config, **over})
+    s.set_timesteps(steps)
+    random = torch.Generator().manual_seed(7)
+    extra = {"generator": random} if "generator" in inspect.signature(s.step).parameters else {}
+    extra.update({"eta": how["eta"]} if "eta" in how else {})
+    x = torch.randn(cases.SAMPLE_SHAPE, generator=random) * s.init_noise_sigma
+    path = [x.numpy()]
+    for t in s.timesteps:
+        out = golden.noise_predictor(torch, s.scale_model_input(x, t), np.float64(t))
+        x = s.step(out, t, x, **extra).prev_sample
+        path.append(x.numpy())
+    return s.timesteps.numpy().astype(np.float64), np.array(path)
+
+
+def make_samplers(folder):
+    arrays = {}
+    for case, (name, config, steps, how) in cases.sampler_cases().items():
+        timesteps, path = reference_sampler(name, config, steps, how)
+        flat = path.reshape(len(path), -1)
+        arrays[f"{case}.timesteps"], arrays[f"{case}.final"] = timesteps, path[-1]
+        arrays[f"{case}.samples"] = np.concatenate([np.abs(flat).max(1, keepdims=True), flat[:, [0, 17, 30, 47]]], 1)
+    save(folder, "samplers", arrays)
+
+
+def make_noise(folder):
+    arrays = {}
+    for k, (seed, shapes) in enumerate(cases.NOISE):
+        random = torch.Generator().manual_seed(seed)
+        arrays.update({f"{k}.{j}": torch.randn(shape, generator=random).numpy() for j, shape in enumerate(shapes)})
+    save(folder, "noise", arrays)
+
+
+def make_tokens(folder):
+    arrays = {}
+    for label, pad in (("plain", None), ("sd2", "!")):
+        with tempfile.TemporaryDirectory() as place:
+            recipe.write_tokenizer(Path(place), pad=pad)
+            tokenizer = CLIPTokenizer.from_pretrained(place)
+        rows = tokenizer(cases.PROMPTS, padding="max_length", max_length=77, truncation=True, return_tensors="np").input_ids
+        arrays[label] = rows.astype(np.int32)
+    save(folder, "tokens", arrays)
+
+
+def make_pipelines(folder):
+    arrays = {}
+    for name, (models, scheduler, pad, how) in cases.PIPELINES.items():
+        networks = {cases.MODELS[m][0]: build(*cases.MODELS[m])[0] for m in models}
+        length = networks["text_encoder"].config.max_position_embeddings
+        with tempfile.TemporaryDirectory() as place:
+            recipe.write_tokenizer(Path(place), length, pad)
+            tokenizer = CLIPTokenizer.from_pretrained(place)
+        pipe = StableDiffusionPipeline(**networks, tokenizer=tokenizer, safety_checker=None, feature_extractor=None,
+                                       scheduler=getattr(diffusers, SCHEDULERS[how.get("sampler")] if "sampler" in how else
+                                                         scheduler["_class_name"]).from_config(scheduler),
+                                       requires_safety_checker=False)
+        pipe.set_progress_bar_config(disable=True)
+        call = {k: v for k, v in how.items() if k not in ("seed", "sampler", "num_images")}
+
+        def run(kind):
+            random = torch.Generator().manual_seed(how["seed"])                                   # noqa: B023
+            return pipe(**call, generator=random, num_images_per_prompt=how["num_images"], output_type=kind).images  # noqa: B023
+
+        arrays[f"{name}.latent"] = run("latent").numpy()
+        arrays[f"{name}.pixels"] = np.array([np.asarray(picture) for picture in run("pil")])
+        random = torch.Generator().manual_seed(how["seed"])
+        pixels = torch.from_numpy(golden.model_inputs("vae")["encode wide"])
+        arrays[f"{name}.encoded"] = (pipe.vae.encode(pixels).latent_dist.sample(random) * pipe.vae.config.scaling_factor).numpy()
+    save(folder, "pipelines", arrays)
+
+
+def make(folder):
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    for name in cases.MODELS:
+        make_model(folder, name)
+    make_samplers(folder)
+    make_noise(folder)
+    make_tokens(folder)
+    make_pipelines(folder)
+
+
+def drift(name, folder):
+    """The largest difference between a stored golden and one made now, relative to each array's largest value."""
+    stored, now = golden.Golden(name), golden.Golden(name, folder)
+    if set(stored) != set(now) or any(stored.about[k] != now.about[k] for k in stored.about if k != "versions"):
+        return np.inf
+    return max(golden.relative(now[k], stored[k]) for k in stored)
+
+
+def check():
+    """Prints a row for each golden; -> whether all are within bounds."""
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        make(folder)
+        for name in cases.MODELS:
+            errors = [(e, f"{layer} ({case})") for case, found in golden.compare_model(name, folder).items() for layer, e in found]
+            outputs = max(e for e, layer in errors if layer.startswith("output"))
+            worst, where = max(errors)
+            rows.append((name, len(errors), outputs, f"{worst:.1e} {where}", worst <= golden.LAYER_BOUND
+                         and outputs <= golden.BOUND, drift(name, folder)))
+        fresh = golden.Golden("samplers", folder)
+        found = [(golden.compare_sampler(case, fresh), case) for case in cases.sampler_cases()]
+        rows.append(("samplers", len(found), max(found)[0], f"{max(found)[0]:.1e} {max(found)[1]}",
+                     max(found)[0] <= golden.BOUND, drift("samplers", folder)))
+        error = golden.compare_noise(golden.Golden("noise", folder))
+        rows.append(("noise", len(cases.NOISE), error, "", error <= 1e-6, drift("noise", folder)))
+        fresh = golden.Golden("tokens", folder)
+        rows.append(("tokens", len(cases.PROMPTS), *compare_tokens(fresh), drift("tokens", folder)))
+        fresh = golden.Golden("pipelines", folder)
+        for name, (*_, how) in cases.PIPELINES.items():
+            pipe = minisd.load(golden.write_pipeline(Path(folder) / name, name))
+            error = golden.relative(pipe.txt2img(**how, output="latent"), golden.channels_last(fresh[f"{name}.latent"]))
+            rows.append((f"pipeline {name}", 1, error, "latent after all steps", error <= golden.BOUND, drift("pipelines", folder)))
+    print(f"{'golden':<16}{'compared':>9}{'output':>10}  {'drift':<8}  worst layer or case")
+    for name, count, output, worst, ok, moved in rows:
+        good = ok and moved <= DRIFT
+        print(f"{name:<16}{count:>9}{output:>10.1e}  {moved:<8.1e}  {worst:<70}{'' if good else 'NOT OK'}".rstrip())
+    fine = all(ok and moved <= DRIFT for *_, ok, moved in rows)
+    print(f"{'all within' if fine else 'NOT ALL WITHIN'} bounds: outputs {golden.BOUND:g}, layers {golden.LAYER_BOUND:g}, "
+          f"stored against made now {DRIFT:g}; " + ", ".join(f"{k} {v}" for k, v in VERSIONS.items()))
+    return fine
+
+
+def compare_tokens(fresh):
+    from minisd.tokenizer import Tokenizer
+    wrong = []
+    for label, pad in (("plain", None), ("sd2", "!")):
+        with tempfile.TemporaryDirectory() as place:
+            recipe.write_tokenizer(Path(place), pad=pad)
+            ids, _ = Tokenizer.from_folder(place)(cases.PROMPTS)
+        wrong += [repr(p)[:40] for p, a, b in zip(cases.PROMPTS, ids, fresh[label]) if list(a) != list(b)]
+    return float(len(wrong)), ", ".join(wrong), not wrong
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true")
+    quiet()
+    if parser.parse_args().check:
+        sys.exit(0 if check() else 1)
+    make(golden.FOLDER)

@@ -1,0 +1,83 @@
+"""The numbers that goldens are made from: weights and inputs drawn from their own names, the same everywhere.
+
+Number k of array `name` is u = 2 * (w >> 40) / 2^24 - 1 with w = splitmix64(fnv1a64(name) + (k + 1) * 0x9E3779B97F4A7C15):
+whole-number arithmetic and one exact scaling, so any language gets the very same bits.   Steele et al. 2014 (splitmix64)."""
+import gzip
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save_file
+
+HERE = Path(__file__).parent
+
+
+def uniform(name, shape):
+    """float32 in [-1,1)"""
+    seed = 0xCBF29CE484222325
+    for byte in name.encode():
+        seed = (seed ^ byte) * 0x100000001B3 % 2**64
+    with np.errstate(over="ignore"):                         # arithmetic modulo 2^64 is the point
+        z = np.uint64(seed) + np.arange(1, math.prod(shape) + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        z = z ^ (z >> np.uint64(31))
+    return ((z >> np.uint64(40)).astype(np.float32) * np.float32(2**-23) - 1).reshape(shape)
+
+
+def weight(name, shape):
+    """A weight by its name, in the file's layout: scales near 1, biases near 0, others of variance 1/inputs."""
+    u = uniform(name, shape)
+    if name.endswith("bias"):
+        return u * np.float32(0.1)
+    if len(shape) == 1:
+        return 1 + u * np.float32(0.25)
+    return u * np.float32(math.sqrt(3 / math.prod(shape[1:])))
+
+
+def standard(name, shape):
+    """An input of mean 0 and variance 1."""
+    return uniform(name, shape) * np.float32(math.sqrt(3))
+
+
+def vocabulary():
+    """CLIP's (vocab {token: id}, merges [str]): 256 bytes, the same ending a word, 48,894 merges, start and end."""
+    lines = gzip.decompress((HERE / "clip" / "bpe_simple_vocab_16e6.txt.gz").read_bytes()).decode().split("\n")
+    merges = lines[1:49152 - 256 - 2 + 1]
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]            # bytes that stand for themselves
+    letters = [chr(b) for b in printable] + [chr(256 + k) for k in range(256 - len(printable))]
+    tokens = [*letters, *(c + "</w>" for c in letters), *("".join(m.split()) for m in merges), "<|startoftext|>", "<|endoftext|>"]
+    return {token: i for i, token in enumerate(tokens)}, merges
+
+
+def write_tokenizer(folder, length=77, pad=None):
+    """A tokenizer folder as the hub has them; `pad` as SD 2 does it, in special_tokens_map.json alone."""
+    folder.mkdir(parents=True, exist_ok=True)
+    vocab, merges = vocabulary()
+    (folder / "vocab.json").write_text(json.dumps(vocab), encoding="utf-8")
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n", encoding="utf-8")
+    special = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
+    config = {**special, "pad_token": "<|endoftext|>", "model_max_length": length, "tokenizer_class": "CLIPTokenizer"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    (folder / "special_tokens_map.json").write_text(json.dumps({**special, "pad_token": pad or "<|endoftext|>"}))
+
+
+def write_model(folder, configs, shapes, scheduler, pad=None, prefix=""):
+    """A diffusers folder of drawn weights.
+
+    configs, shapes: {component: ...}, shapes in the file's layout; prefix: before the text encoder's names."""
+    for part in ("text_encoder", "unet", "vae"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+        (folder / part / "config.json").write_text(json.dumps(configs[part]))
+        stem = "model" if part == "text_encoder" else "diffusion_pytorch_model"
+        mark = prefix if part == "text_encoder" else ""
+        save_file({mark + n: weight(n, s) for n, s in shapes[part].items()}, folder / part / f"{stem}.safetensors")
+    write_tokenizer(folder / "tokenizer", configs["text_encoder"].get("max_position_embeddings", 77), pad)
+    (folder / "scheduler").mkdir(exist_ok=True)
+    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(scheduler))
+    index = {"_class_name": "StableDiffusionPipeline", "text_encoder": ["transformers", "CLIPTextModel"],
+             "tokenizer": ["transformers", "CLIPTokenizer"], "unet": ["diffusers", "UNet2DConditionModel"],
+             "vae": ["diffusers", "AutoencoderKL"], "scheduler": ["diffusers", scheduler["_class_name"]]}
+    (folder / "model_index.json").write_text(json.dumps(index))
+    return folder
