@@ -114,7 +114,13 @@ def selftest(a):
 def main(argv=None):
     """Run one command -> its exit code.  With MINISD_DEBUG set, errors show where they come from."""
     a = arguments().parse_args(argv)
-    warnings.showwarning = lambda message, *_, **__: print(f"minisd: warning: {message}", file=sys.stderr)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = lambda message, *_, **__: print(f"minisd: warning: {message}", file=sys.stderr)
+        return run(a)
+
+
+def run(a):
     try:
         return a.run(a)
     except (MinisdError, MemoryError, BrokenPipeError) as e:

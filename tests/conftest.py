@@ -1,0 +1,27 @@
+import cases
+import golden
+import pytest
+
+
+@pytest.fixture(scope="session")
+def sd1_folder(tmp_path_factory):
+    """A small SD 1.x model in the diffusers layout, weights drawn by name."""
+    return golden.write_pipeline(tmp_path_factory.mktemp("models") / "sd1", "sd1")
+
+
+@pytest.fixture(scope="session")
+def sd1(sd1_folder):
+    import minisd
+    return minisd.load(sd1_folder)
+
+
+@pytest.fixture
+def sd1_copy(sd1_folder, tmp_path):
+    """The same model, to be damaged: files are copied, so that a test may write to them."""
+    import shutil
+    return shutil.copytree(sd1_folder, tmp_path / "copy")
+
+
+@pytest.fixture(scope="session", params=list(cases.MODELS))
+def model(request):
+    return request.param

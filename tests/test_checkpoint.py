@@ -1,0 +1,317 @@
+"""Models as people have them: variants, shards, old names, and everything that can be wrong with a file."""
+import json
+import shutil
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+import minisd
+from minisd import checkpoint
+from minisd.errors import CheckpointError, InputError, MissingWeight
+from minisd.weights import Weights
+
+UNET = "unet/diffusion_pytorch_model.safetensors"
+VAE = "vae/diffusion_pytorch_model.safetensors"
+
+
+def change(path, edit):
+    """Rewrite a safetensors file after edit(arrays)."""
+    arrays = load_file(path)
+    edit(arrays)
+    save_file(arrays, path)
+
+
+def change_json(path, **values):
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def latent(folder, **how):
+    return minisd.load(folder, **how).txt2img("a cat", num_inference_steps=1, seed=1, width=64, height=64, output="latent")
+
+
+# ---- what must work ----
+
+
+def test_every_key_is_used_and_none_is_missing(sd1_folder):
+    for component in checkpoint.open_folder(sd1_folder).components:
+        assert component.check() == ([], [])
+
+
+def test_shards(sd1_copy, sd1_folder):
+    path = sd1_copy / UNET
+    arrays = load_file(path)
+    names = sorted(arrays)
+    parts = {"a.safetensors": names[:100], "b.safetensors": names[100:]}
+    for file, part in parts.items():
+        save_file({n: arrays[n] for n in part}, path.parent / file)
+    path.unlink()
+    index = path.parent / "diffusion_pytorch_model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {n: f for f, part in parts.items() for n in part}}))
+    assert np.array_equal(latent(sd1_copy), latent(sd1_folder))
+    (path.parent / "b.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="b.safetensors cannot be found"):
+        minisd.load(sd1_copy)
+
+
+def test_fp16_variant(sd1_copy, sd1_folder):
+    for part in ("unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model", "text_encoder/model"):
+        arrays = load_file(sd1_copy / f"{part}.safetensors")
+        save_file({n: a.astype(np.float16) for n, a in arrays.items()}, sd1_copy / f"{part}.fp16.safetensors")
+        (sd1_copy / f"{part}.safetensors").unlink()
+    found, full = latent(sd1_copy, variant="fp16"), latent(sd1_folder)
+    assert found.dtype == np.float32 and 0 < np.abs(found - full).max() < 0.05 * np.abs(full).max()
+    assert np.array_equal(latent(sd1_copy), found), "without a plain file, the fp16 one is the only candidate"
+
+
+def test_bfloat16(tmp_path):
+    """NumPy has no such type; the numbers are read all the same."""
+    values = np.float32([1.0, -2.5, 3.1415927e5, 1e-20])
+    words = (values.view(np.uint32) >> 16).astype("<u2")
+    header = json.dumps({"w": {"dtype": "BF16", "shape": [2, 2], "data_offsets": [0, 8]}}).encode()
+    (tmp_path / "m.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + words.tobytes())
+    w = checkpoint.TensorFiles([tmp_path / "m.safetensors"])["w"]
+    assert w.shape == (2, 2) and np.allclose(w.reshape(-1), values, rtol=2**-7)
+
+
+def test_old_attention_names_of_the_vae(sd1_copy, sd1_folder):
+    """As the weights of SD 1.5 were first published."""
+    def rename(arrays):
+        for name in [n for n in arrays if ".attentions.0.to_" in n]:
+            old = name
+            for a, b in ((".to_q.", ".query."), (".to_k.", ".key."), (".to_v.", ".value."), (".to_out.0.", ".proj_attn.")):
+                old = old.replace(a, b)
+            arrays[old] = arrays.pop(name)
+
+    change(sd1_copy / VAE, rename)
+    z = np.ones((1, 4, 4, 4), np.float32)
+    assert np.array_equal(minisd.load(sd1_copy).decode(z), minisd.load(sd1_folder).decode(z))
+
+
+def test_position_ids_are_not_a_weight(sd1_copy):
+    change(sd1_copy / "text_encoder/model.safetensors", lambda a: a.update({"embeddings.position_ids": np.arange(77)[None]}))
+    minisd.load(sd1_copy)                                    # and no warning, which would be an error here
+
+
+def test_weights_are_read_when_they_are_needed(sd1_folder):
+    pipe = minisd.load(sd1_folder)
+    assert not pipe.unet._leaves and not pipe.vae._leaves
+    pipe.decode(np.zeros((1, 1, 1, 4), np.float32))
+    assert pipe.vae._leaves and not pipe.unet._leaves
+    assert all(name.startswith("encoder") or name.startswith("quant_conv") for name in pipe.vae.unread())
+
+
+# ---- what must be refused, in words ----
+
+
+def test_not_found():
+    with pytest.raises(InputError, match="no such file or folder, and no hub id"):
+        minisd.load("stable-diffusion-v1-5")
+
+
+def test_no_diffusers_folder(tmp_path):
+    (tmp_path / "notes.txt").write_text("hello")
+    with pytest.raises(CheckpointError, match="no model_index.json.*notes.txt"):
+        minisd.load(tmp_path)
+
+
+@pytest.mark.parametrize("keep", [0.5, 0.99, 0])
+def test_truncated(sd1_copy, keep):
+    path = sd1_copy / UNET
+    data = path.read_bytes()
+    path.write_bytes(data[:int(len(data) * keep)])
+    with pytest.raises(CheckpointError, match="damaged or not a safetensors file.*copy or download it again"):
+        minisd.load(sd1_copy)
+
+
+def test_missing_weights_are_named(sd1_copy):
+    names = ["down_blocks.1.resnets.0.conv1.bias", "mid_block.attentions.0.proj_in.weight"]
+    change(sd1_copy / UNET, lambda a: [a.pop(n) for n in names])
+    with pytest.raises(CheckpointError, match="2 missing: down_blocks.1.resnets.0.conv1.bias, mid_block.attentions.0.proj_in.weight"):
+        minisd.load(sd1_copy)
+
+
+@pytest.mark.parametrize("name", ["conv_in.weight", "time_embedding.linear_2.weight", "up_blocks.1.attentions.1.norm.bias",
+                                  "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight", "conv_out.bias"])
+def test_any_missing_weight_is_named(sd1_copy, name):
+    change(sd1_copy / UNET, lambda a: a.pop(name))
+    with pytest.raises(CheckpointError, match=f"missing: {name}"):
+        minisd.load(sd1_copy)
+
+
+def test_a_missing_shortcut_is_found(sd1_copy):
+    change(sd1_copy / UNET, lambda a: [a.pop(f"down_blocks.1.resnets.0.conv_shortcut.{k}") for k in ("weight", "bias")])
+    with pytest.raises(CheckpointError, match="down_blocks.1.resnets.0.conv2.weight gives .* a weight beside them is missing"):
+        minisd.load(sd1_copy)
+
+
+def test_a_missing_layer_is_not_a_smaller_model(sd1_copy):
+    change(sd1_copy / UNET, lambda a: [a.pop(n) for n in list(a) if n.startswith("down_blocks.0.resnets.1.")])
+    with pytest.raises(CheckpointError, match=r"down_blocks.0.resnets \(config.json asks for 2, the file has 1\)"):
+        minisd.load(sd1_copy)
+
+
+def test_wrong_shape(sd1_copy):
+    change(sd1_copy / UNET, lambda a: a.update({"mid_block.resnets.0.conv1.weight": np.zeros((64, 60, 3, 3), np.float32)}))
+    with pytest.raises(CheckpointError, match=r"mid_block.resnets.0.conv1.weight has shape \(3, 3, 60, 64\).*64 channels"):
+        minisd.load(sd1_copy)
+
+
+def test_unused_weights_are_told(sd1_copy):
+    change(sd1_copy / UNET, lambda a: a.update({"lora.up.weight": np.zeros(3, np.float32)}))
+    with pytest.warns(UserWarning, match="1 weights in the file belong to no layer: lora.up.weight"):
+        minisd.load(sd1_copy)
+
+
+@pytest.mark.parametrize("name", ["diffusion_pytorch_model.bin", "diffusion_pytorch_model.ckpt"])
+def test_a_pickle_is_never_opened(sd1_copy, name):
+    (sd1_copy / UNET).rename(sd1_copy / "unet" / name)
+    with pytest.raises(CheckpointError, match="pickle, which minisd never opens.*safe_serialization"):
+        minisd.load(sd1_copy)
+
+
+def test_a_single_pickle(tmp_path):
+    path = tmp_path / "v1-5.ckpt"
+    path.write_bytes(b"cos\nsystem\n(S'exit 1'\ntR.")        # would run a shell, were it opened as one
+    with pytest.raises(CheckpointError, match="pickle"):
+        minisd.load(path)
+
+
+def test_a_single_safetensors_file(sd1_copy):
+    with pytest.raises(CheckpointError, match="a single file; minisd reads diffusers folders"):
+        minisd.load(sd1_copy / UNET)
+
+
+def test_damaged_json(sd1_copy):
+    (sd1_copy / "unet/config.json").write_text('{"sample_size": 64,')
+    with pytest.raises(CheckpointError, match="config.json: damaged"):
+        minisd.load(sd1_copy)
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder", "scheduler", "tokenizer"])
+def test_an_absent_part(sd1_copy, part):
+    shutil.rmtree(sd1_copy / part)
+    with pytest.raises(CheckpointError, match=part):
+        minisd.load(sd1_copy)
+
+
+def test_no_weights_at_all(sd1_copy):
+    (sd1_copy / UNET).unlink()
+    with pytest.raises(CheckpointError, match="no diffusion_pytorch_model.safetensors, only no weights"):
+        minisd.load(sd1_copy)
+
+
+def test_parts_of_different_models(sd1_copy):
+    change_json(sd1_copy / "text_encoder/config.json", num_attention_heads=4, hidden_size=24)
+    change(sd1_copy / "text_encoder/model.safetensors", lambda a: a.update(
+        {n: np.zeros([{40: 24}.get(k, k) for k in w.shape], np.float32) for n, w in a.items()}))
+    with pytest.raises(CheckpointError, match="gives 24 numbers a token, the unet reads 40: they are parts of different models"):
+        minisd.load(sd1_copy)
+
+
+@pytest.mark.parametrize("key, value", [("class_embed_type", "timestep"), ("addition_embed_type", "text_time"), ("act_fn", "gelu"),
+                                        ("down_block_types", ["AttnDownBlock2D"] * 4)])
+def test_a_network_of_another_kind(sd1_copy, key, value):
+    change_json(sd1_copy / "unet/config.json", **{key: value})
+    with pytest.raises(CheckpointError, match="unet/config.json.*minisd knows"):
+        minisd.load(sd1_copy)
+
+
+def test_another_family(sd1_copy):
+    change_json(sd1_copy / "model_index.json", _class_name="StableDiffusionXLPipeline")
+    with pytest.raises(CheckpointError, match="Stable Diffusion XL, which minisd does not run"):
+        minisd.load(sd1_copy)
+
+
+def test_an_inpainting_model_is_not_for_txt2img(sd1_copy):
+    change_json(sd1_copy / "unet/config.json", in_channels=9)
+    change(sd1_copy / UNET, lambda a: a.update({"conv_in.weight": np.zeros((32, 9, 3, 3), np.float32)}))
+    with pytest.raises(CheckpointError, match="conv_in takes 9 channels.*another task"):
+        latent(sd1_copy)
+
+
+def test_an_unknown_scheduler_is_only_needed_if_asked_for(sd1_copy):
+    change_json(sd1_copy / "scheduler/scheduler_config.json", _class_name="LCMScheduler")
+    pipe = minisd.load(sd1_copy)
+    with pytest.raises(CheckpointError, match="LCMScheduler, which minisd does not have; choose one with sampler"):
+        pipe.txt2img("a cat", num_inference_steps=1)
+    pipe.txt2img("a cat", num_inference_steps=1, sampler="euler", output="latent", width=64, height=64)
+
+
+@pytest.mark.parametrize("key, value", [("thresholding", True), ("beta_schedule", "laplace"), ("prediction_type", "flow_prediction")])
+def test_a_scheduler_setting_is_refused_not_ignored(sd1_copy, key, value):
+    change_json(sd1_copy / "scheduler/scheduler_config.json", **{key: value})
+    with pytest.raises(CheckpointError, match=key):
+        minisd.load(sd1_copy).txt2img("a cat", num_inference_steps=1, sampler="ddim")
+
+
+@pytest.mark.parametrize("how", [dict(device="cuda"), dict(device="tpu"), dict(dtype="float16")])
+def test_what_a_cpu_does_not_do(sd1_folder, how):
+    with pytest.raises(InputError, match="cpu|CPU"):
+        minisd.load(sd1_folder, **how)
+
+
+# ---- the hub, without one ----
+
+
+REPOSITORY = ["README.md", "model_index.json", "v1-5-pruned.ckpt", "v1-5-pruned.safetensors", "safety_checker/model.safetensors",
+              "scheduler/scheduler_config.json", "tokenizer/vocab.json", "tokenizer/merges.txt", "unet/config.json",
+              "unet/diffusion_pytorch_model.safetensors", "unet/diffusion_pytorch_model.fp16.safetensors",
+              "unet/diffusion_pytorch_model.bin", "unet/diffusion_pytorch_model.non_ema.safetensors", "vae/config.json",
+              "vae/diffusion_pytorch_model.safetensors.index.json", "vae/diffusion_pytorch_model-00001-of-00002.safetensors",
+              "vae/diffusion_pytorch_model-00002-of-00002.safetensors", "text_encoder/config.json",
+              "text_encoder/model.fp16.safetensors"]
+
+
+def test_only_what_is_read_is_fetched():
+    wanted = set(checkpoint.wanted_files(REPOSITORY))
+    assert {"unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model-00002-of-00002.safetensors",
+            "vae/diffusion_pytorch_model.safetensors.index.json", "text_encoder/model.fp16.safetensors", "tokenizer/merges.txt"} <= wanted
+    assert not [n for n in wanted if "ckpt" in n or "pruned" in n or "safety" in n or "non_ema" in n or "unet" in n and "fp16" in n]
+    assert "unet/diffusion_pytorch_model.fp16.safetensors" in checkpoint.wanted_files(REPOSITORY, "fp16")
+
+
+def test_a_hub_id_is_fetched(sd1_folder, monkeypatch):
+    import huggingface_hub
+    asked = {}
+    monkeypatch.setattr(huggingface_hub, "list_repo_files", lambda repo: REPOSITORY)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda repo, **k: asked.update(k, repo=repo) or str(sd1_folder))
+    minisd.load("someone/some-model")
+    assert asked["repo"] == "someone/some-model" and "model_index.json" in asked["allow_patterns"]
+
+
+def test_a_hub_out_of_reach(monkeypatch, tmp_path):
+    import huggingface_hub
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    def offline(*args, **kwargs):
+        raise LocalEntryNotFoundError("no connection")
+
+    monkeypatch.setattr(huggingface_hub, "list_repo_files", offline)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
+    with pytest.raises(InputError, match="not to be had from the hub.*check the name and the network"):
+        minisd.load("someone/some-model")
+
+
+# ---- the tree ----
+
+
+def test_the_tree_is_in_numeric_order():
+    p = Weights.from_flat({f"blocks.{i}.weight": np.float32([i]) for i in (10, 2, 1, 0)})
+    assert [b.weight[0] for b in p.blocks] == [0, 1, 2, 10] and len(p.blocks) == 4 and "weight" in p.blocks[2]
+
+
+def test_a_layer_that_is_not_there_says_what_is():
+    p = Weights.from_flat({"a.conv1.weight": np.ones(1), "a.conv2.weight": np.ones(1)})
+    with pytest.raises(MissingWeight, match="a: no 'conv_shortcut', only conv1, conv2"):
+        p.a.conv_shortcut
+    assert not hasattr(p.a, "conv_shortcut")
+
+
+def test_convolutions_are_laid_out_once():
+    loads = []
+    w = np.arange(2 * 3 * 3 * 3, dtype=np.float16).reshape(2, 3, 3, 3)
+    p = Weights.over(["conv.weight"], lambda name: loads.append(name) or checkpoint.engine_layout(w, "float32"))
+    first, second = p.conv.weight, p.conv.weight
+    assert first is second and loads == ["conv.weight"] and first.shape == (3, 3, 3, 2) and first.dtype == np.float32
+    assert first[0, 1, 2, 1] == w[1, 2, 0, 1] and first.flags.c_contiguous

@@ -1,0 +1,149 @@
+"""The goldens catch what they are meant to catch: each small, plausible mistake must turn one of them red."""
+import math
+
+import cases
+import golden
+import numpy as np
+import pytest
+from golden import Golden
+
+from minisd import image, nn, ops, rng, samplers, schedules, text, unet, vae
+
+
+def off(model):
+    """Whether any case of the model's golden is off."""
+    return any(golden.first_off(errors) for errors in golden.compare_model(model).values())
+
+
+def wrapped(function, **changed):
+    return lambda *args, **kwargs: function(*args, **{**kwargs, **changed})
+
+
+def tanh_gelu(x):
+    return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+
+
+def eps_for(found, instead):
+    """group_norm with another eps wherever `found` is asked for."""
+    def group_norm(p, x, groups, eps, act=None, norm=nn.group_norm):
+        return norm(p, x, groups, instead if eps == found else eps, act)
+    return group_norm
+
+
+def truncated(array):
+    from PIL import Image
+    return [Image.fromarray((a * 255).astype(np.uint8)) for a in array]
+
+
+MODEL_MUTATIONS = {
+    "resnet eps 1e-6 for 1e-5": ("unet_sd1", unet, "group_norm", eps_for(1e-5, 1e-6)),
+    "transformer eps 1e-5 for 1e-6": ("unet_sd1", unet, "group_norm", eps_for(1e-6, 1e-5)),
+    "vae eps 1e-5 for 1e-6": ("vae", vae, "EPS", 1e-5),
+    "layer norm eps": ("unet_sd2", unet, "layer_norm", wrapped(nn.layer_norm, eps=1e-6)),
+    "sines before cosines": ("unet_sd1", ops, "timestep_features",
+                             lambda t, dim, flip, shift, f=ops.timestep_features: f(t, dim, False, shift)),
+    "frequency shift": ("unet_sd1", ops, "timestep_features",
+                        lambda t, dim, flip, shift, f=ops.timestep_features: f(t, dim, flip, 1)),
+    "tanh gelu in the unet": ("unet_sd1", ops, "gelu", tanh_gelu),
+    "gate and hidden swapped": ("unet_sd2", ops, "geglu", lambda x, f=ops.geglu: f(np.roll(x, x.shape[-1] // 2, -1))),
+    "decoder upsampling by crop at the wrong end": ("unet_sd1", ops, "upsample_to",
+                                                    lambda x, size: x.repeat(2, 1).repeat(2, 2)[:, -size[0]:, -size[1]:]),
+    "symmetric pad in the encoder": ("vae", vae, "conv2d", lambda p, x, stride=1, pad=(0, 0): nn.conv2d(
+        p, x, stride, (1, 1) if stride == 2 else pad)),
+    "no causal mask": ("text_sd1", ops, "attention", wrapped(ops.attention, causal=False)),
+    "gelu for quick_gelu": ("text_sd1", ops, "ACTIVATIONS", {**ops.ACTIVATIONS, "quick_gelu": ops.gelu}),
+    "quick_gelu for gelu": ("text_sd2", ops, "ACTIVATIONS", {**ops.ACTIVATIONS, "gelu": ops.quick_gelu}),
+    "skips in the wrong order": ("unet_sd2", ops, "concat", lambda xs, f=ops.concat: f(xs[::-1])),
+}
+
+
+@pytest.mark.parametrize("name", MODEL_MUTATIONS)
+def test_a_mutated_model_is_caught(name, monkeypatch):
+    model, module, attribute, instead = MODEL_MUTATIONS[name]
+    monkeypatch.setattr(module, attribute, instead)
+    assert off(model)
+
+
+def test_only_the_faint_case_catches_the_eps(monkeypatch):
+    """Why the goldens have it: on unit inputs this mistake hides below what anyone would call an error."""
+    monkeypatch.setattr(unet, "group_norm", eps_for(1e-5, 1e-6))
+    outputs = {case: errors[-1][1] for case, errors in golden.compare_model("unet_sd1").items()}
+    assert outputs["faint"] > 30 * outputs["wide"]
+
+
+@pytest.mark.parametrize("mutation", ["layer swapped", "weight missing a sign"])
+def test_wrong_weights_are_caught_at_their_layer(mutation):
+    p = golden.weights_of("unet_sd1")
+    name = "mid_block.attentions.0.transformer_blocks.0.attn1.to_k.weight"
+    w = p.mid_block.attentions[0].transformer_blocks[0].attn1.to_k.weight
+    p._leaves[name] = w.T if mutation == "layer swapped" else -w
+    case = golden.compare_model("unet_sd1", p=p)["wide"]
+    assert golden.first_off(case)[0] == name.removesuffix(".weight"), "the first layer that is off is where the mistake is"
+
+
+def sampler_off(case):
+    return golden.compare_sampler(case, Golden("samplers")) > golden.BOUND
+
+
+SAMPLER_MUTATIONS = {
+    "betas without their end": ("ddpm 20 plain", schedules, "linspace32",
+                                lambda start, end, n: np.linspace(start, end, n, endpoint=False).astype(np.float32)),
+    "final abar of 1": ("ddim 20 plain", samplers.DDIM, "schedule", lambda self, c, n, f=samplers.DDIM.schedule:
+                        f(self, {**c, "set_alpha_to_one": True}, n)),
+    "no steps offset": ("pndm 20 plain", samplers, "spaced_timesteps",
+                        lambda c, *a, f=samplers.spaced_timesteps, **k: f({**c, "steps_offset": 0}, *a, **k)),
+    "karras rho": ("euler 20 karras", schedules, "karras_sigmas", wrapped(schedules.karras_sigmas, rho=6.9)),
+    "linspace rounded": ("euler 20 linspace", samplers, "spaced_timesteps", wrapped(samplers.spaced_timesteps, rounded=True)),
+    "noise blocks": ("euler_a 7 leading", rng.TorchCPU, "_box_muller", staticmethod(
+        lambda u, f=rng.TorchCPU._box_muller: f(u.reshape(-1, 2, 8)[:, ::-1].reshape(-1)))),
+    "corrector left out": ("unipc 7 leading", samplers.UniPC, "defaults",
+                           dict(samplers.UniPC.defaults, disable_corrector=range(7))),
+    "first step of dpm++ not first order": ("dpmpp_2m 20 plain", samplers.DPMpp2M, "first_order", lambda self, i: True),
+}
+
+
+@pytest.mark.parametrize("name", SAMPLER_MUTATIONS)
+def test_a_mutated_sampler_is_caught(name, monkeypatch):
+    case, module, attribute, instead = SAMPLER_MUTATIONS[name]
+    assert not sampler_off(case)
+    monkeypatch.setattr(module, attribute, instead)
+    assert sampler_off(case)
+
+
+def test_a_lost_cached_normal_is_caught(monkeypatch):
+    short = rng.TorchCPU._short
+
+    def forgetful(self):
+        value = short(self)
+        self._kept = None
+        return value
+
+    monkeypatch.setattr(rng.TorchCPU, "_short", forgetful)
+    assert golden.compare_noise(Golden("noise")) > 1e-3
+
+
+def test_a_tail_of_noise_not_drawn_afresh_is_caught(monkeypatch):
+    def whole_only(self, n):
+        return self._box_muller(self._uniform(-(-n // 16) * 16))[:n]
+
+    monkeypatch.setattr(rng.TorchCPU, "_long", whole_only)
+    assert golden.compare_noise(Golden("noise")) > 1e-3
+
+
+def test_truncated_pixels_are_caught(sd1, monkeypatch):
+    expected, how = Golden("pipelines")["sd1.pixels"], cases.PIPELINES["sd1"][3]
+    array = sd1.txt2img(**how, output="array")
+    monkeypatch.setattr(image, "to_pil", truncated)
+    off = np.abs(np.array([np.asarray(p) for p in image.to_pil(array)]).astype(int) - expected)
+    assert (off > 0).mean() > 0.1
+
+
+def test_a_padding_token_of_the_wrong_file_is_caught(tmp_path):
+    from test_tokenizer import wrong_prompts
+    assert wrong_prompts(tmp_path, pad=None, stored="sd2"), "SD 2 pads with '!', which only special_tokens_map.json says"
+
+
+def test_a_text_encoder_that_masks_nothing_is_caught_at_the_first_layer(monkeypatch):
+    monkeypatch.setattr(text.ops, "attention", wrapped(ops.attention, causal=False))
+    errors = golden.compare_model("text_sd1")["prompts"]
+    assert golden.first_off(errors)[0].startswith("encoder.layers.0.self_attn")

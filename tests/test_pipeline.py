@@ -1,0 +1,189 @@
+"""The pipeline's behaviour: what it accepts, refuses, warns of, and gives back."""
+import itertools
+
+import cases
+import numpy as np
+import pytest
+from PIL import Image
+
+import minisd
+from minisd import pipeline, samplers
+from minisd.errors import InputError, NumericalError
+
+SMALL = dict(prompt="a cat", num_inference_steps=2, seed=1, width=64, height=64)
+
+
+def test_outputs(sd1):
+    picture = sd1.txt2img(**SMALL)
+    array = sd1.txt2img(**SMALL, output="array")
+    latent = sd1.txt2img(**SMALL, output="latent")
+    assert isinstance(picture, Image.Image) and picture.size == (64, 64)
+    assert array.shape == (1, 64, 64, 3) and array.dtype == np.float32 and 0 <= array.min() and array.max() <= 1
+    assert latent.shape == (1, 8, 8, 4) and latent.dtype == np.float32
+    assert np.array_equal(np.asarray(picture), (array[0] * 255).round().astype(np.uint8))
+    assert np.array_equal(sd1.decode(latent), array)
+
+
+def test_steps_are_the_same_loop(sd1):
+    steps = list(sd1.txt2img_steps(**SMALL))
+    assert [s.i for s in steps] == [0, 1, 2] and all(s.total == 3 for s in steps), "pndm visits its second timestep twice"
+    assert np.array_equal(steps[-1].latent, sd1.txt2img(**SMALL, output="latent"))
+    for s in steps:
+        assert s.x0.shape == s.eps.shape == s.latent.shape == (1, 8, 8, 4)
+    assert [s.t for s in steps] == [501, 1, 1] and steps[0].sigma > steps[1].sigma > 0
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+@pytest.mark.parametrize("name", samplers.SAMPLERS)
+def test_predicted_x0_and_eps_are_consistent(name, prediction):
+    """x = alpha x0 + sigma eps, whatever the network was trained to predict."""
+    s = samplers.sampler(name, dict(cases.SCHEDULE, prediction_type=prediction), 7)
+    x, out = np.random.default_rng(0).standard_normal((2, 1, 3, 3, 4))
+    for i in range(len(s.timesteps)):
+        x0, eps = s.predict(x, out, i)
+        assert np.allclose(s.alpha[i] * x0 + s.sigma[i] * eps, x, rtol=1e-6, atol=1e-6)
+        assert np.allclose(s.add_noise(x0, eps, i), x, atol=1e-6)
+        assert np.isclose(np.hypot(s.alpha[i], s.sigma[i]) * np.abs(s.scale_input(x, i)).max(), np.abs(x).max())
+
+
+def test_several_pictures_from_one_seed_are_drawn_together(sd1):
+    two = sd1.txt2img(**SMALL, num_images=2, output="latent")
+    one = sd1.txt2img(**SMALL, output="latent")
+    assert two.shape == (2, 8, 8, 4) and np.allclose(two[:1], one, atol=1e-4) and not np.allclose(two[1], two[0], atol=0.1)
+
+
+def test_a_seed_for_each_picture(sd1):
+    how = {**SMALL, "seed": [1, 5]}
+    two = sd1.txt2img(**how, num_images=2, output="latent")
+    assert np.allclose(two[1:], sd1.txt2img(**{**SMALL, "seed": 5}, output="latent"), atol=1e-4)
+
+
+def test_prompts_in_a_list(sd1):
+    two = sd1.txt2img(**{**SMALL, "prompt": ["a cat", "a dog"], "seed": [1, 1]}, output="latent")
+    assert np.allclose(two[:1], sd1.txt2img(**SMALL, output="latent"), atol=1e-4)
+    assert len(sd1.txt2img(**{**SMALL, "prompt": ["a cat", "a dog"]}, num_images=2)) == 4
+
+
+def test_the_negative_prompt_and_guidance_matter(sd1):
+    plain = sd1.txt2img(**SMALL, output="latent")
+    assert not np.array_equal(plain, sd1.txt2img(**SMALL, negative_prompt="a dog", output="latent"))
+    assert np.array_equal(plain, sd1.txt2img(**SMALL, negative_prompt=None, output="latent"))
+    assert not np.array_equal(plain, sd1.txt2img(**SMALL, guidance_scale=3, output="latent"))
+
+
+def test_guidance_of_1_is_off(sd1, monkeypatch):
+    sizes = []
+    monkeypatch.setattr(sd1, "predict_noise", lambda x, t, c: sizes.append(len(x)) or np.zeros_like(x))
+    sd1.txt2img(**SMALL, guidance_scale=1, output="latent")
+    assert set(sizes) == {1}
+
+
+def test_seeds_0_and_beyond_32_bits(sd1):
+    def of(seed):
+        return sd1.txt2img(**{**SMALL, "seed": seed}, output="latent")
+    assert np.array_equal(of(0), of(2**32)) and not np.array_equal(of(0), of(1))
+
+
+def test_no_seed_is_another_picture_each_time(sd1):
+    how = {**SMALL, "seed": None}
+    a, b = sd1.txt2img(**how), sd1.txt2img(**how)
+    assert a.info["parameters"] != b.info["parameters"], "the drawn seed is told"
+
+
+def test_the_cuda_stream(sd1):
+    assert not np.allclose(sd1.txt2img(**SMALL, rng="cuda", output="latent"), sd1.txt2img(**SMALL, output="latent"))
+
+
+@pytest.mark.parametrize("width, height", [(520, 712), (8, 8), (8, 64), (72, 8), (104, 88)])
+def test_any_multiple_of_8(sd1, width, height):
+    how = {**SMALL, "width": width, "height": height, "num_inference_steps": 1}
+    assert sd1.txt2img(**how, guidance_scale=1).size == (width, height)
+
+
+def test_the_models_own_size_and_sampler(sd1):
+    picture = sd1.txt2img("a cat", num_inference_steps=1, seed=0)
+    assert picture.size == (128, 128) and "Sampler: PLMS" in picture.info["parameters"]
+
+
+def test_batches_are_counted_where_they_are_read(sd1):
+    pictures = sd1.txt2img(**SMALL, num_images=2, sampler="euler", sigmas="karras", negative_prompt="b, c")
+    assert pictures[1].info["parameters"] == (
+        "a cat\nNegative prompt: b, c\nSteps: 2, Sampler: Euler, Schedule type: Karras, CFG scale: 7.5, Seed: 1, Size: 64x64, "
+        "Model: sd1, RNG: CPU, Batch size: 2, Batch pos: 1, Version: minisd")
+
+
+def test_a_long_prompt_warns_with_the_words(sd1):
+    with pytest.warns(UserWarning, match="reads 75 tokens; left out: 'and a hat'"):
+        sd1.txt2img(**{**SMALL, "prompt": "cat " * 75 + "and a hat", "num_inference_steps": 1}, output="latent")
+
+
+@pytest.mark.parametrize("scale, negative, message", [(0.5, "", "below 1"), (1, "a dog", "no effect"), (-2, "", "below 1")])
+def test_guidance_off_unawares_warns(sd1, scale, negative, message):
+    with pytest.warns(UserWarning, match=message):
+        sd1.txt2img(**SMALL, guidance_scale=scale, negative_prompt=negative, output="latent")
+
+
+REFUSED = [
+    (dict(num_inference_steps=0), "from 1 to 1000"), (dict(num_inference_steps=1001), "from 1 to 1000"),
+    (dict(num_inference_steps=2.5), "whole number"), (dict(num_inference_steps=1000), "beyond the 1000 trained"),
+    (dict(width=100), "multiple of 8, such as 96"), (dict(height=0), "multiple of 8"), (dict(height=-64), "multiple of 8"),
+    (dict(width="64"), "multiple of 8"), (dict(seed=1.5), "whole number"), (dict(seed=2**64), "whole number"),
+    (dict(seed=[1, 2]), "2 seeds for 1 pictures"), (dict(guidance_scale=float("nan")), "guidance_scale is nan"),
+    (dict(guidance_scale="high"), "must be a number"), (dict(sampler="eular"), "choose one of ddpm, ddim"),
+    (dict(sampler="ddim", sigmas="karras"), "with lms, euler"), (dict(sampler="euler", sigmas="cosine"), "'karras' or 'exponential'"),
+    (dict(sampler="euler", eta=0.5), "eta is ddim's alone"), (dict(sampler="ddim", eta=2.0), "0 .deterministic. to 1"),
+    (dict(timestep_spacing="even"), "leading, linspace or trailing"), (dict(rng="mps"), "cpu or cuda"),
+    (dict(output="jpeg"), "pil, array or latent"), (dict(num_images=0), "1 or more"), (dict(prompt=3), "string or a list"),
+    (dict(prompt=[]), "string or a list"), (dict(negative_prompt=["a", "b"]), "1 prompts, but 2 negative"),
+]
+
+
+@pytest.mark.parametrize("how, message", REFUSED, ids=[str(r[0]) for r in REFUSED])
+def test_refused_before_anything_is_computed(sd1, how, message, monkeypatch):
+    monkeypatch.setattr(sd1, "encode_prompts", lambda prompts: pytest.fail("the text encoder ran"))
+    with pytest.raises(InputError, match=message):
+        sd1.txt2img(**{**SMALL, **how})
+
+
+def test_few_steps_of_pndm_with_runge_kutta(sd1):
+    config = dict(cases.SCHEDULE, skip_prk_steps=False)
+    with pytest.raises(InputError, match="needs 4 steps or more"):
+        samplers.sampler("pndm", config, 3)
+
+
+def test_nan_names_the_step(sd1, monkeypatch):
+    calls = itertools.count()
+    monkeypatch.setattr(sd1, "predict_noise", lambda x, t, c: np.full_like(x, np.nan if next(calls) == 1 else 0))
+    with pytest.raises(NumericalError, match=r"after step 2 of 3 \(timestep 1\).*minisd inspect"):
+        sd1.txt2img(**SMALL)
+
+
+def test_nan_in_the_weights_of_the_vae(sd1_folder):
+    pipe = minisd.load(sd1_folder)
+    pipe.vae.decoder.conv_in.bias[0] = np.nan
+    with pytest.raises(NumericalError, match="vae's weights may be damaged"):
+        pipe.decode(np.zeros((1, 2, 2, 4), np.float32))
+
+
+def test_float64(sd1_folder, sd1):
+    exact = minisd.load(sd1_folder, dtype="float64").txt2img(**SMALL, output="latent")
+    assert exact.dtype == np.float64
+    assert np.abs(exact - sd1.txt2img(**SMALL, output="latent")).max() < 1e-4
+
+
+def test_the_loop_stands_alone():
+    """denoise() knows nothing of prompts: any predictor will do.  A perfect one brings pure noise to the data."""
+    target = np.full((1, 4, 4, 4), 0.7, np.float32)
+    for name in samplers.SAMPLERS:
+        s = samplers.sampler(name, cases.SCHEDULE, 20, timestep_spacing="trailing")
+        x = np.random.default_rng(0).standard_normal(target.shape).astype(np.float32)
+        level = {float(t): (s.alpha[i], s.sigma[i]) for i, t in enumerate(s.timesteps)}
+
+        def predict(u, t, level=level):
+            a, sd = level[t]
+            return ((u * np.hypot(a, sd) - a * target) / sd).astype(np.float32)
+
+        if name != "pndm":                                   # whose second visit sees another level at the same timestep
+            *_, last = pipeline.denoise(predict, s, x * s.init_sigma, lambda: np.zeros_like(x))
+            assert np.abs(last.latent - target).max() < 0.2, name
+            assert np.abs(last.x0 - target).max() < 0.02, name
