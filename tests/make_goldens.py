@@ -28,7 +28,7 @@ SCHEDULERS = {"ddpm": "DDPMScheduler", "ddim": "DDIMScheduler", "pndm": "PNDMSch
               "dpm2": "KDPM2DiscreteScheduler", "dpm2_a": "KDPM2AncestralDiscreteScheduler",
               "dpmpp_2m": "DPMSolverMultistepScheduler", "dpmpp_2m_sde": "DPMSolverMultistepScheduler",
               "unipc": "UniPCMultistepScheduler"}
-DRIFT = 3e-6                                                 # torch on another processor rounds differently
+DRIFT = golden.BOUND                                        # torch on another processor rounds differently
 
 
 def quiet():
