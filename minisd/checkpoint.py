@@ -13,9 +13,11 @@ from safetensors import SafetensorError, safe_open
 from . import text, unet, vae
 from .errors import CheckpointError, InputError
 from .shapes import Shape, dry_run
-from .tokenizer import Tokenizer, read_json
+from .tokenizer import Tokenizer, read_json, read_text
 from .weights import Weights, engine_layout, engine_shape
 
+SHIPPED = Path(__file__).parent / "models" / "icons"         # the model that comes with minisd
+DTYPES = ("F16", "BF16", "F32", "F64")
 STEMS = {"text_encoder": "model", "unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model"}
 CONFIGS = {"text_encoder": text.TextConfig, "unet": unet.UNetConfig, "vae": vae.VAEConfig}
 OLD_VAE_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}      # before 2023
@@ -125,14 +127,26 @@ class Component:
     def check(self):
         """A dry run -> (missing names, unused names); raises CheckpointError for a weight of a wrong shape."""
         c = self.config
-        runs = {"text_encoder": lambda p: text.encode(p, Shape((1, c.length), "the prompt"), c),
-                "unet": lambda p: unet.unet(p, Shape((1, 8, 8, c.in_channels), "the latent"), Shape((1,)),
-                                            Shape((1, 77, c.context_width), "the text"), c),
-                "vae": lambda p: (vae.decode(p, Shape((1, 8, 8, c.latent_channels), "the latent"), c),
-                                  vae.encode(p, Shape((1, 64, 64, 3), "the picture"), c))}
+        if self.name == "text_encoder":
+            def run(p):
+                return [(text.encode(p, Shape((1, c.length), "the prompt"), c), (1, c.length, c.width))]
+        elif self.name == "unet":
+            def run(p):
+                x, context = Shape((1, 8, 8, c.in_channels), "the latent"), Shape((1, 77, c.context_width), "the text")
+                return [(unet.unet(p, x, Shape((1,)), context, c), (1, 8, 8, c.out_channels))]
+        else:
+            def run(p):
+                z, side = Shape((1, 8, 8, c.latent_channels), "the latent"), 8 * c.factor
+                return [(vae.decode(p, z, c), (1, side, side, 3)),
+                        (vae.encode(p, Shape((1, side, side, 3), "the picture"), c), (1, 8, 8, 2 * c.latent_channels))]
+
+        odd = [name for name, stored in self.stored.items() if self.tensors.dtype(stored) not in DTYPES]
+        if odd:
+            raise CheckpointError(f"{self.files[0].parent}: {odd[0]} is stored as {self.tensors.dtype(self.stored[odd[0]])}; minisd reads "
+                                  f"{', '.join(DTYPES)}, not quantised weights")
         shapes = {name: engine_shape(shape) for name, shape in self.shapes().items()}
         try:
-            return dry_run(shapes, c.counts(), runs[self.name])
+            return dry_run(shapes, c.counts(), run)
         except CheckpointError as e:
             raise CheckpointError(f"{self.files[0].parent}: {e}") from None
 
@@ -141,13 +155,15 @@ class Component:
 class Checkpoint:
     """A diffusers folder, opened: nothing of its weights is read yet.
 
-    scheduler: the contents of scheduler_config.json."""
+    scheduler: the contents of scheduler_config.json; words: those that the model was trained on, in order, where the folder
+    says so in words.txt, else None."""
     name: str
     folder: Path
     text_encoder: Component
     unet: Component
     vae: Component
     scheduler: dict
+    words: list | None
 
     @property
     def components(self):
@@ -182,33 +198,46 @@ def open_folder(path, variant=None):
     if not (folder / "scheduler" / "scheduler_config.json").is_file():
         raise CheckpointError(f"{folder}: no scheduler/scheduler_config.json; copy or download it again")
     return Checkpoint(folder.resolve().name, folder, *(Component(n, folder / n, variant) for n in STEMS),
-                      scheduler=read_json(folder / "scheduler" / "scheduler_config.json"))
+                      scheduler=read_json(folder / "scheduler" / "scheduler_config.json"),
+                      words=read_text(folder / "words.txt").split() if (folder / "words.txt").is_file() else None)
 
 
 def find_folder(model, variant=None):
-    """A path stays what it is; a hub id (owner/name) is fetched into the hub's cache, what minisd reads of it alone."""
+    """A path stays what it is, None is the shipped model; a hub id (owner/name) is fetched into the hub's cache, what minisd
+    reads of it alone.  Raises InputError if there is no such thing, CheckpointError if the hub has pickles alone."""
+    if model is None:
+        return SHIPPED
     path = Path(model)
-    if path.exists():
-        return path
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(model)):
+    try:
+        if path.exists():
+            return path
+    except OSError as e:                                     # a name too long to be one
+        raise InputError(f"{str(model)[:80]}...: {e.strerror}") from e
+    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(model)):
         raise InputError(f"{model}: no such file or folder, and no hub id, which is owner/name")
     import huggingface_hub  # here, since importing it costs as much as all the rest
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
     try:
-        names = huggingface_hub.list_repo_files(model)
-        return Path(huggingface_hub.snapshot_download(model, allow_patterns=wanted_files(names, variant)))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, RuntimeError) as e:
-        try:                                                 # without a network: what the cache has
-            return Path(huggingface_hub.snapshot_download(model, local_files_only=True))
-        except (LocalEntryNotFoundError, HfHubHTTPError, OSError):
-            reason = str(e).strip().split("\n")[0]
+        names = huggingface_hub.list_repo_files(str(model))
+    except Exception as e:                                   # whatever its network layer raises; the cache may have the model
+        try:
+            return Path(huggingface_hub.snapshot_download(str(model), local_files_only=True))
+        except Exception:
+            reason = (str(e).strip() or type(e).__name__).split("\n")[0]
             raise InputError(f"{model}: no such folder here, and not to be had from the hub ({reason}); "
                              "check the name and the network") from e
+    wanted = wanted_files(names, variant)
+    for part in STEMS:
+        if not any(n.startswith(f"{part}/") and ".safetensors" in n for n in wanted):
+            refuse_pickle(*(Path(n) for n in names if n.startswith(f"{part}/")))
+    try:
+        return Path(huggingface_hub.snapshot_download(str(model), allow_patterns=wanted))
+    except Exception as e:
+        raise InputError(f"{model}: fetching it from the hub failed ({str(e).strip() or type(e).__name__}); try again") from e
 
 
 def wanted_files(names, variant=None):
     """Of a repository's files, those that minisd reads: each network's weights once, in one variant."""
-    wanted = [n for n in names if re.fullmatch(r"model_index\.json|(tokenizer|scheduler)/[\w.]+\.(json|txt)|"
+    wanted = [n for n in names if re.fullmatch(r"model_index\.json|words\.txt|(tokenizer|scheduler)/[\w.]+\.(json|txt)|"
                                                r"(text_encoder|unet|vae)/config\.json", n)]
     for part, stem in STEMS.items():
         weights = [n for n in names if n.startswith(f"{part}/{stem}") and re.search(r"\.safetensors(\.index.*\.json)?$", n)]

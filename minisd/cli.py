@@ -18,13 +18,13 @@ def arguments():
 
     p = commands.add_parser("txt2img", help="a prompt becomes a picture")
     p.add_argument("prompt")
-    p.add_argument("-m", "--model", help="a diffusers folder, or a hub id (owner/name)")
+    p.add_argument("-m", "--model", help="a diffusers folder, or a hub id, owner/name (the small model that comes with minisd)")
     p.add_argument("-o", "--output", default="out.png", help="PNG to write; with -n, out-1.png, out-2.png, ... (%(default)s)")
     p.add_argument("--negative", default="", metavar="TEXT", help="what the picture should not be")
     p.add_argument("--steps", type=int, default=20, help="(%(default)s)")
     p.add_argument("--guidance", type=float, default=7.5, help="how hard to follow the prompt; 1 is off (%(default)s)")
     p.add_argument("--seed", type=int, help="same seed, same picture; drawn and told if not given")
-    p.add_argument("--size", metavar="WxH", help="pixels, multiples of 8 (what the model was trained on)")
+    p.add_argument("--size", metavar="WxH", help="pixels, multiples of 8, or of 4 for the shipped model (as trained)")
     p.add_argument("--sampler", help="ddpm ddim pndm lms euler euler_a heun dpm2 dpm2_a dpmpp_2m dpmpp_2m_sde unipc "
                                      "(the model's own)")
     p.add_argument("--sigmas", metavar="KIND", help="karras or exponential noise levels")
@@ -37,7 +37,7 @@ def arguments():
     p.set_defaults(run=txt2img)
 
     p = commands.add_parser("inspect", help="what a checkpoint is")
-    p.add_argument("model", help="a diffusers folder, or a hub id (owner/name)")
+    p.add_argument("model", nargs="?", help="a diffusers folder, or a hub id, owner/name (the model that comes with minisd)")
     p.add_argument("--variant", help="of the model's files, such as fp16")
     p.set_defaults(run=inspect)
 
@@ -49,11 +49,10 @@ def arguments():
 
 def txt2img(a):
     from . import image, pipeline  # here, so that --help does not wait for them
-    if a.model is None:
-        raise InputError("which model? pass -m FOLDER, a diffusers folder of Stable Diffusion 1.x or 2.x, or -m OWNER/NAME "
-                         "to fetch one from the hub")
     if a.n < 1:
         raise InputError(f"-n is {a.n}; it must be 1 or more")
+    if not a.output:
+        raise InputError("-o is empty; name a PNG file to write")
     paths = [Path(a.output)] if a.n == 1 else [
         Path(a.output).with_name(f"{Path(a.output).stem}-{k + 1}{Path(a.output).suffix}") for k in range(a.n)]
     for path in paths:
@@ -62,8 +61,9 @@ def txt2img(a):
     seed = secrets.randbits(32) if a.seed is None else a.seed
     pipe = pipeline.load(a.model, variant=a.variant)
     with Progress(a.quiet) as progress:
-        pictures = pipe.txt2img([a.prompt], a.negative, a.steps, a.guidance, seed, width, height, a.sampler, a.n, a.sigmas,
-                                a.eta, a.spacing, a.rng, progress=progress)
+        pictures = pipe.txt2img([a.prompt], negative_prompt=a.negative, num_inference_steps=a.steps, guidance_scale=a.guidance,
+                                seed=seed, width=width, height=height, sampler=a.sampler, num_images=a.n, sigmas=a.sigmas,
+                                eta=a.eta, timestep_spacing=a.spacing, rng=a.rng, progress=progress)
     for picture, path in zip(pictures, paths):
         image.save_png(picture, path, picture.info["parameters"])
         print(f"{path}: {picture.width}x{picture.height}, seed {seed}")
@@ -122,16 +122,18 @@ def main(argv=None):
 
 def run(a):
     try:
-        return a.run(a)
+        code = a.run(a)
+        sys.stdout.flush()                                   # here, so that a closed pipe is met inside the try
+        return code
     except (MinisdError, MemoryError, BrokenPipeError) as e:
         if os.environ.get("MINISD_DEBUG"):
             raise
         if isinstance(e, BrokenPipeError):                   # `minisd inspect ... | head`
-            sys.stdout = open(os.devnull, "w")
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())      # so that closing it does not complain
             return 1
         memory = "not enough memory: " if isinstance(e, MemoryError) else ""
         print(f"minisd: error: {memory}{e}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("minisd: interrupted; nothing was written", file=sys.stderr)
+        print("minisd: interrupted; no half-written file is left", file=sys.stderr)
         return 130

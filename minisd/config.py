@@ -12,13 +12,36 @@ def require(component, config, **known):
                                   f"minisd knows {' or '.join(map(repr, values))}")
 
 
-def needed(component, config, key):
-    """config[key]; raises CheckpointError if it is absent."""
-    if key not in config:
-        raise CheckpointError(f"{component}/config.json: no {key!r}; is this {component}'s config.json?")
+def whole(component, config, key, *default):
+    """A whole number of 1 or more; without a default, the key must be there."""
+    return checked(component, config, key, default, "a whole number of 1 or more",
+                   lambda v: isinstance(v, int) and not isinstance(v, bool) and v >= 1)
+
+
+def number(component, config, key, *default):
+    """A number that is not negative."""
+    return checked(component, config, key, default, "a number",
+                   lambda v: isinstance(v, (int, float)) and not isinstance(v, bool) and 0 <= v < float("inf"))
+
+
+def listed(component, config, key):
+    """A list that is not empty."""
+    return checked(component, config, key, (), "a list", lambda v: isinstance(v, (list, tuple)) and len(v) > 0)
+
+
+def per_level(component, config, key, levels, *default):
+    """A whole number for all levels, or a list with one for each -> tuple."""
+    value = config.get(key, *default)
+    if isinstance(value, (list, tuple)) and len(value) != levels:
+        raise CheckpointError(f"{component}/config.json: {key} has {len(value)} entries for {levels} levels")
+    values = value if isinstance(value, (list, tuple)) else [value] * levels
+    return tuple(whole(component, {key: v}, key) for v in values)
+
+
+def checked(component, config, key, default, what, right):
+    if key not in config and default:
+        return default[0]
+    if key not in config or not right(config[key]):
+        found = repr(config[key]) if key in config else "absent"
+        raise CheckpointError(f"{component}/config.json: {key} is {found}; it must be {what}")
     return config[key]
-
-
-def per_level(value, levels):
-    """A number for all levels, or a list with one for each -> tuple."""
-    return tuple(value) if isinstance(value, (list, tuple)) else (value,) * levels

@@ -1,5 +1,6 @@
 """What a checkpoint is, in words and a table: family, prediction type, and each network's tree of weights."""
 import math
+import textwrap
 
 from . import samplers
 from .errors import MinisdError
@@ -48,16 +49,18 @@ def describe(opened):
     """A Checkpoint -> (lines of text, whether it is whole)."""
     unet, vae, text = opened.unet.config, opened.vae.config, opened.text_encoder.config
     scheduler = opened.scheduler
-    size = unet.sample_size if isinstance(unet.sample_size, int) else unet.sample_size[0]
+    height, width = (side * vae.factor for side in unet.sample_size)
     lines = [f"model       {opened.name} ({opened.folder})",
              f"family      {opened.family}",
              f"predicts    {scheduler.get('prediction_type', 'epsilon')}",
              f"scheduler   {scheduler.get('_class_name')} (sampler {sampler_name(scheduler)}), betas "
              f"{scheduler.get('beta_schedule')} {scheduler.get('beta_start')} to {scheduler.get('beta_end')}, "
              f"spacing {scheduler.get('timestep_spacing', 'as the sampler has it')}",
-             f"pictures    {size * vae.factor}x{size * vae.factor} as trained, any multiple of {vae.factor}; "
+             f"pictures    {width}x{height} as trained, any multiple of {vae.factor}; "
              f"latents of {vae.latent_channels} channels, scaled by {vae.scaling_factor}",
              f"text        {text.length} tokens of {text.width} numbers, {text.layers} layers, {text.act}"]
+    if opened.words:
+        lines += textwrap.wrap(f"words       {' '.join(opened.words)}", 110, subsequent_indent=" " * 12)
     whole = True
     for component in opened.components:
         shapes = component.shapes()

@@ -10,7 +10,7 @@ class InputError(MinisdError, ValueError):
 
 
 class CheckpointError(MinisdError):
-    """A model that is absent, damaged, of an unknown kind, or unlike its own config.json."""
+    """A model that is damaged, incomplete, of an unknown kind, or unlike its own config.json."""
 
 
 class MissingWeight(CheckpointError, AttributeError):

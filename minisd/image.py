@@ -33,8 +33,9 @@ def parse_size(text):
 def check_size(width, height, multiple):
     """Raises InputError unless both sides are whole positive multiples of `multiple`, the pixels of a latent position."""
     for side, value in (("width", width), ("height", height)):
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < multiple or value % multiple:
-            near = max(multiple, round(value / multiple) * multiple) if isinstance(value, (int, float)) else multiple
+        whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+        if not whole or value < multiple or value % multiple:
+            near = max(multiple, round(value / multiple) * multiple) if whole else 64
             raise InputError(f"{side} is {value!r}; it must be a positive multiple of {multiple}, such as {near}")
 
 
@@ -67,7 +68,7 @@ def save_png(picture, path, parameters=None):
     info = PngInfo()
     if parameters is not None:                               # as PIL does it: tEXt is Latin-1, iTXt anything
         info.add_text("parameters", parameters)
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    beside = path.with_name(f".{secrets.token_hex(6)}.tmp")
     try:
         with open(beside, "xb") as file:
             picture.save(file, format="PNG", pnginfo=info)
@@ -75,7 +76,7 @@ def save_png(picture, path, parameters=None):
             os.fsync(file.fileno())
         os.replace(beside, path)
     except OSError as e:
-        full = e.errno in (errno.ENOSPC, errno.EDQUOT)
+        full = e.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None))
         raise InputError(f"{path}: {'the disk is full' if full else e.strerror or e}; nothing was written") from e
     finally:
         beside.unlink(missing_ok=True)
@@ -84,9 +85,14 @@ def save_png(picture, path, parameters=None):
 def check_folder(path):
     """Raises InputError unless a picture can be put at `path`: called before the work, not after it."""
     path = Path(path)
-    if not path.parent.is_dir():
-        raise InputError(f"{path}: there is no folder {path.parent}; make it first, or choose another place")
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder; name a file in it, such as {path / 'out.png'}")
+    try:
+        if not path.parent.is_dir():
+            raise InputError(f"{path}: there is no folder {path.parent}; make it first, or choose another place")
+        if path.is_dir():
+            raise InputError(f"{path}: is a folder; name a file in it, such as {path / 'out.png'}")
+    except OSError as e:
+        raise InputError(f"{str(path)[:80]}...: {e.strerror}") from e
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(f"{path}: the folder {path.parent.resolve()} may not be written to; choose another place")
     if path.suffix.lower() != ".png":
         raise InputError(f"{path}: minisd writes PNG; end the name in .png")

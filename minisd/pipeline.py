@@ -1,5 +1,6 @@
 """A prompt becomes a picture: text, then one denoising loop, then the decoder.   [LDM] Rombach et al. 2022, figure 3."""
 import math
+import re
 import secrets
 import warnings
 from dataclasses import dataclass
@@ -55,7 +56,14 @@ class Pipeline:
     # ---- the steps of the way, each usable alone ----
 
     def encode_prompts(self, prompts):
-        """list of B strings -> context (B,M,D).  Warns, with the words, when a prompt is longer than fits."""
+        """list of B strings -> context (B,M,D).  Warns, with the words, when a prompt is longer than fits, or when the model
+        was trained on few words and these are not among them."""
+        if self.checkpoint.words is not None:
+            words = set(self.checkpoint.words)
+            unknown = list(dict.fromkeys(w for p in prompts for w in re.findall(r"\w+", p.lower()) if w not in words))
+            if unknown:
+                warnings.warn(f"this model does not know {listed(unknown)}; `minisd inspect` lists the words it was trained on",
+                              stacklevel=3)
         ids, cut = self.tokenizer(prompts)
         for words in filter(None, cut):
             warnings.warn(f"the prompt is too long: the model reads {self.tokenizer.length - 2} tokens; "
@@ -74,14 +82,19 @@ class Pipeline:
         return image.to_unit(pixels)
 
     def encode(self, pixels, seed=None, rng="cpu"):
-        """Pixels (B,H,W,3) in [0,1] -> latents (B,h,w,4), drawn from the encoder's distribution."""
+        """Pixels (B,H,W,3), floats in [0,1], sides multiples of 8 -> latents (B,h,w,4), drawn from the encoder's distribution
+        with `seed`, or with one drawn if that is None.  Raises InputError for pixels that are anything else."""
+        pixels = np.asarray(pixels)
+        if pixels.ndim != 4 or pixels.shape[-1] != 3 or pixels.dtype.kind != "f":
+            raise InputError(f"pixels are {pixels.dtype} of shape {pixels.shape}; they must be floats in [0,1] of shape (B,H,W,3)")
+        image.check_size(pixels.shape[2], pixels.shape[1], self.vae_config.factor)
         moments = vae.encode(self.vae, (2 * pixels - 1).astype(self.dtype), self.vae_config)
         noise = self.noise(generators(seed, len(pixels), rng), (*moments.shape[:3], self.vae_config.latent_channels))
         return vae.sample(moments, noise, self.vae_config)
 
-    def noise(self, generators, shape):
-        """(B,h,w,C) normal numbers in the pipeline's dtype."""
-        return rng.latent_noise(generators, shape).astype(self.dtype, copy=False)
+    def noise(self, draw, shape):
+        """(B,h,w,C) normal numbers in the pipeline's dtype, from what generators() gave."""
+        return rng.latent_noise(draw, shape).astype(self.dtype, copy=False)
 
     # ---- tasks ----
 
@@ -93,8 +106,9 @@ class Pipeline:
         Arguments as for txt2img.  Bad ones raise InputError here, before anything is computed."""
         prompts, negatives = pair_prompts(prompt, negative_prompt, num_images)
         width, height = self.size(width, height)
-        method = samplers.sampler(sampler, self.scheduler, num_inference_steps, sigmas, eta, timestep_spacing)
-        draw, guided = generators(seed, len(prompts), rng), check_guidance(guidance_scale, negatives)
+        method = samplers.sampler(sampler, samplers.corrected(self.scheduler, own=sampler is None), num_inference_steps, sigmas,
+                                  eta, timestep_spacing)
+        draw, guidance = generators(seed, len(prompts), rng), check_guidance(guidance_scale, negatives)
         f = self.vae_config.factor
         shape = len(prompts), height // f, width // f, self.unet_config.in_channels
         if self.unet_config.in_channels != self.vae_config.latent_channels:
@@ -102,13 +116,13 @@ class Pipeline:
                                   f"{self.vae_config.latent_channels}: this model is for another task")
 
         def steps():
-            context = self.encode_prompts(negatives + prompts if guided else prompts)
+            context = self.encode_prompts(prompts if guidance is None else negatives + prompts)
 
             def predict(x, t):
-                if not guided:
+                if guidance is None:
                     return self.predict_noise(x, t, context)
                 without, with_text = np.split(self.predict_noise(np.concatenate([x, x]), t, context), 2)
-                return without + guidance_scale * (with_text - without)         # Ho & Salimans 2022, eq. 6
+                return without + guidance * (with_text - without)               # Ho & Salimans 2022, eq. 6
 
             x = self.noise(draw, shape) * float(method.init_sigma)
             yield from denoise(predict, method, x, lambda: self.noise(draw, shape))
@@ -123,7 +137,7 @@ class Pipeline:
         prompt, negative_prompt: a string, or a list with one for each picture;  num_images: pictures per prompt
         num_inference_steps: 1 .. 1000;  guidance_scale: how hard to follow the prompt, 1 or less = off
         seed: as torch.Generator.manual_seed, or a list with one for each picture; None draws one
-        width, height: pixels, multiples of 8; None = what the model was trained on
+        width, height: pixels, multiples of what a latent position is wide (8; 4 for the shipped model); None = as trained
         sampler: a name in samplers.SAMPLERS, None = the model's own;  sigmas, eta, timestep_spacing: see samplers.sampler
         rng: "cpu" or "cuda", whose random numbers to draw;  progress: called with each Step
         output: "pil" -> a picture, or a list if there are several, each with its settings in .info["parameters"];
@@ -148,7 +162,7 @@ class Pipeline:
             picture.info["parameters"] = image.parameters_text(prompts[k], negatives[k] if guidance_scale > 1 else "", {
                 "Steps": num_inference_steps, "Sampler": image.A1111_NAMES[sampler or samplers.name_of(self.scheduler)],
                 "Schedule type": sigmas and sigmas.capitalize(), "CFG scale": guidance_scale,
-                "Seed": seed[k] if isinstance(seed, list) else seed, "Size": f"{picture.width}x{picture.height}",
+                "Seed": seed[k] if isinstance(seed, (list, tuple)) else seed, "Size": f"{picture.width}x{picture.height}",
                 "Model": self.checkpoint.name, "Eta": eta, "Timestep spacing": timestep_spacing, "RNG": rng.upper(),
                 "Batch size": len(pictures) if len(pictures) > 1 else None,
                 "Batch pos": k if len(pictures) > 1 else None, "Version": "minisd"})
@@ -157,9 +171,9 @@ class Pipeline:
     def size(self, width, height):
         """(width, height) in pixels, the model's own where None; raises InputError for what the latents cannot have."""
         f = self.vae_config.factor
-        own = self.unet_config.sample_size
-        own = (own, own) if isinstance(own, int) else tuple(own)[::-1]          # the file says (height, width)
-        width, height = width or own[0] * f if width is None else width, own[1] * f if height is None else height
+        own_height, own_width = self.unet_config.sample_size
+        width = own_width * f if width is None else width
+        height = own_height * f if height is None else height
         image.check_size(width, height, f)
         return width, height
 
@@ -172,26 +186,29 @@ def pair_prompts(prompt, negative_prompt, num_images):
     if isinstance(num_images, bool) or not isinstance(num_images, (int, np.integer)) or num_images < 1:
         raise InputError(f"num_images is {num_images!r}; it must be a whole number, 1 or more")
     negative_prompt = "" if negative_prompt is None else negative_prompt
-    negatives = [negative_prompt] * len(prompts) if isinstance(negative_prompt, str) else list(negative_prompt)
+    negatives = [negative_prompt] * len(prompts) if isinstance(negative_prompt, str) else negative_prompt
+    if not isinstance(negatives, (list, tuple)) or not all(isinstance(n, str) for n in negatives):
+        raise InputError(f"negative_prompt is {negative_prompt!r}; it must be a string or a list of strings")
     if len(negatives) != len(prompts):
         raise InputError(f"{len(prompts)} prompts, but {len(negatives)} negative prompts; give one for each, or one for all")
     return [p for p in prompts for _ in range(num_images)], [n for n in negatives for _ in range(num_images)]
 
 
 def check_guidance(scale, negatives):
-    """Whether to guide: above 1.  Raises InputError for what is no number; warns when guidance is off unawares."""
-    if isinstance(scale, bool) or not isinstance(scale, (int, float, np.number)) or not math.isfinite(scale):
+    """The scale as a float, None for 1 and below, which turn guidance off.  Raises InputError for what is no number; warns
+    when guidance is off unawares."""
+    if isinstance(scale, bool) or not isinstance(scale, (int, float, np.integer, np.floating)) or not math.isfinite(scale):
         raise InputError(f"guidance_scale is {scale!r}; it must be a number, 1 to turn guidance off, 7.5 as a rule")
     if scale < 1:
         warnings.warn(f"guidance_scale {scale:g} is below 1, which turns guidance off, as 1 does", stacklevel=4)
     if scale <= 1 and any(negatives):
         warnings.warn("without guidance (guidance_scale above 1) a negative prompt has no effect", stacklevel=4)
-    return scale > 1
+    return float(scale) if scale > 1 else None
 
 
 def generators(seed, count, kind):
     """A random generator for the whole batch, or a list of one for each picture if `seed` is a list."""
-    if kind not in rng.GENERATORS:
+    if not isinstance(kind, str) or kind not in rng.GENERATORS:
         raise InputError(f"rng is {kind!r}; choose {' or '.join(rng.GENERATORS)}")
     if isinstance(seed, (list, tuple)):
         if len(seed) != count:
@@ -200,17 +217,19 @@ def generators(seed, count, kind):
     return rng.GENERATORS[kind](secrets.randbits(32) if seed is None else seed)
 
 
-def load(model, device="cpu", dtype=None, variant=None):
+def load(model=None, device="cpu", dtype=None, variant=None):
     """A model, ready to use.
 
-    model: a diffusers folder of Stable Diffusion 1.x or 2.x, or a hub id (owner/name), fetched into the hub's cache
+    model: a diffusers folder of Stable Diffusion 1.x or 2.x, or a hub id (owner/name), fetched into the hub's cache;
+        None is the small model that comes with minisd, which draws icons
     device: "cpu";  dtype: of the arithmetic, "float32" (None) or "float64";  variant: of the files, such as "fp16"
     Every weight's name and shape is checked here, by a dry run; its numbers are read when they are first used.
 
-    Raises CheckpointError for a model that is absent, damaged, incomplete or of another kind."""
+    Raises InputError for a model that cannot be found, or another device or dtype; CheckpointError for a model that is
+    damaged, incomplete or of another kind."""
     if device != "cpu":
         raise InputError(f"device is {device!r}; this version of minisd computes on the 'cpu' alone")
-    if dtype is not None and str(np.dtype(dtype)) not in ("float32", "float64"):
+    if dtype is not None and dtype not in ("float32", "float64", np.float32, np.float64):
         raise InputError(f"dtype is {dtype!r}; on a CPU choose float32, or float64 to compare with.  The file may be float16 all the same")
     opened = checkpoint.open_folder(checkpoint.find_folder(model, variant), variant)
     for component in opened.components:
@@ -223,7 +242,11 @@ def load(model, device="cpu", dtype=None, variant=None):
     if context != width:
         raise CheckpointError(f"{opened.folder}: the text encoder gives {width} numbers a token, the unet reads {context}: "
                               "they are parts of different models")
-    return Pipeline(opened, dtype or "float32")
+    pipe, rows = Pipeline(opened, dtype or "float32"), opened.text_encoder.shapes()["embeddings.token_embedding.weight"][0]
+    if pipe.tokenizer.size > rows:
+        raise CheckpointError(f"{opened.folder}: the tokenizer has {pipe.tokenizer.size} tokens, the text encoder knows {rows}: "
+                              "they are parts of different models")
+    return pipe
 
 
 def listed(names, most=5):

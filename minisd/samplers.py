@@ -12,7 +12,7 @@ Every sampler has the same members, all indexed by the number of the unet call, 
     scale_input(x, i)         the latent as the unet wants to see it
     predict(x, out, i)        the unet's output read as (x0, eps), whatever it was trained to predict
     step(x, out, i, randn)    latent i -> latent i+1; randn() draws noise of x's shape, where the method is stochastic
-    add_noise(x0, noise, i)   a clean latent brought to the level of step i
+    add_noise(x0, noise, i)   a clean latent brought to the level of step i; all three of one shape, (B,h,w,C)
 
 What a multistep method remembers stays in the sampler, so one is made for each run:
 `sampler("euler", scheduler_config, steps=20)`.  Schedules are float64 on the host and cross into array code as floats.
@@ -38,7 +38,8 @@ CLIPPED = dict(clip_sample=True, clip_sample_range=1.0, thresholding=False)
 ONLY = dict(use_beta_sigmas=(False, None), use_lu_lambdas=(False,), use_flow_sigmas=(False,), thresholding=(False,),
             interpolation_type=("linear",), timestep_type=("discrete",), predict_x0=(True,), solver_p=(None,),
             variance_type=("fixed_small", "fixed_large", None), final_sigmas_type=("zero", "sigma_min"),
-            solver_order=(1, 2, 3), prediction_type=("epsilon", "v_prediction", "sample"))
+            solver_order=(1, 2, 3), solver_type=("midpoint", "heun", "logrho", "bh1", "bh2"),
+            prediction_type=("epsilon", "v_prediction", "sample"))
 
 
 class Sampler:
@@ -49,7 +50,7 @@ class Sampler:
         self.config, self.eta, self.past = config, eta, []
         self.abar = alphas_cumprod(config)
         self.schedule(config, steps)
-        if not (0 <= min(self.timesteps) and max(self.timesteps) < len(self.abar)):
+        if max(self.timesteps) >= len(self.abar):
             raise InputError(f"{steps} steps reach timestep {max(self.timesteps):g}, beyond the {len(self.abar)} trained; "
                              "use fewer steps")
 
@@ -195,7 +196,7 @@ class LogSNR(Sampler):
     def schedule(self, c, steps):
         levels = noise_levels(c, self.abar)
         last = len(levels)
-        if math.isfinite(c.get("lambda_min_clipped", -math.inf)):
+        if c.get("lambda_min_clipped") is not None and math.isfinite(c["lambda_min_clipped"]):
             last -= int(np.searchsorted(-np.log(levels[::-1]), c["lambda_min_clipped"]))
         t = spaced_timesteps(c, steps, last, extra=1)
         levels_at, lowest = respaced(c, float(levels[-1]), float(levels[0]), steps), levels[0]
@@ -209,6 +210,9 @@ class LogSNR(Sampler):
         self.timesteps = np.trunc(t)                         # the reference keeps them as integers
         end = {"zero": 0.0, "sigma_min": lowest}[c["final_sigmas_type"]]
         self.level = np.append(levels_at, end).astype(np.float32).astype(np.float64)
+        if (np.diff(self.level[:-1]) >= 0).any():
+            raise InputError(f"{steps} steps are so many that neighbours fall on one level of noise, which this method cannot "
+                             "divide by; use fewer")
         self.preserve_variance(1 / (1 + self.level**2))
 
     def lam(self, i):
@@ -456,7 +460,14 @@ def name_of(config):
         raise CheckpointError(f"scheduler_config.json: _class_name is {found}, which minisd does not have; "
                               f"choose one with sampler=: {', '.join(SAMPLERS)}")
     name = CLASS_NAMES[found]
-    return "dpmpp_2m_sde" if name == "dpmpp_2m" and config.get("algorithm_type", "").startswith("sde") else name
+    return "dpmpp_2m_sde" if name == "dpmpp_2m" and str(config.get("algorithm_type")).startswith("sde") else name
+
+
+def corrected(config, own):
+    """scheduler_config.json as diffusers' StableDiffusionPipeline has it: steps_offset 1 and no clipping of the latents.
+
+    own: the model's own sampler runs; another class takes its own defaults for what the file does not say."""
+    return {**config, **{k: v for k, v in (("steps_offset", 1), ("clip_sample", False)) if own or k in config}}
 
 
 def sampler(name, config, steps, sigmas=None, eta=None, timestep_spacing=None):
@@ -469,7 +480,7 @@ def sampler(name, config, steps, sigmas=None, eta=None, timestep_spacing=None):
     Raises InputError for what cannot be combined, CheckpointError for a config that minisd cannot follow."""
     named = name is not None
     name = name if named else name_of(config)
-    if name not in SAMPLERS:
+    if not isinstance(name, str) or name not in SAMPLERS:
         raise InputError(f"there is no sampler {name!r}; choose one of {', '.join(SAMPLERS)}")
     kind = SAMPLERS[name]
     c = dict(kind.defaults, **{k: v for k, v in config.items() if k in kind.defaults})
@@ -482,12 +493,15 @@ def sampler(name, config, steps, sigmas=None, eta=None, timestep_spacing=None):
             able = [k for k, v in SAMPLERS.items() if "use_karras_sigmas" in v.defaults]
             raise InputError(f"sigmas={sigmas!r} with {name}: choose 'karras' or 'exponential', with {', '.join(able)}")
         c.update(use_karras_sigmas=sigmas == "karras", use_exponential_sigmas=sigmas == "exponential")
-    if eta is not None and (kind is not DDIM or not 0 <= eta <= 1):
+    if eta is not None and (kind is not DDIM or not isinstance(eta, (int, float, np.number)) or not 0 <= eta <= 1):
         raise InputError(f"eta={eta} with {name}: eta is ddim's alone, 0 (deterministic) to 1")
     for key, known in ONLY.items():
         if key in c and c[key] not in known:
             raise CheckpointError(f"scheduler_config.json: {key} is {c[key]!r}; minisd knows {', '.join(map(repr, known))}")
+    for key in ("num_train_timesteps", "beta_start", "beta_end", "steps_offset"):
+        if isinstance(c[key], bool) or not isinstance(c[key], (int, float)) or c[key] < 0:
+            raise CheckpointError(f"scheduler_config.json: {key} is {c[key]!r}; it must be a number")
     n = c["num_train_timesteps"]
     if isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or not 1 <= steps <= n:
         raise InputError(f"num_inference_steps is {steps!r}; it must be a whole number from 1 to {n}")
-    return kind(c, int(steps), eta or 0.0)
+    return kind(c, int(steps), float(eta or 0))

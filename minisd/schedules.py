@@ -64,7 +64,7 @@ def spaced_timesteps(c, steps, last=None, extra=0, rounded=True):
     if spacing == "leading":
         return (np.arange(k)[::-1] * ((last if extra else n) // k) + float(c["steps_offset"]))[:steps]
     if spacing == "trailing":
-        return np.arange(last, 0, -n / steps).round() - 1
+        return (np.arange(last, 0, -n / steps).round() - 1)[:steps]            # the reference can end with one too many, -1
     raise InputError(f"timestep_spacing is {spacing!r}; choose leading, linspace or trailing")
 
 
@@ -82,12 +82,13 @@ def sigma_to_t(sigma, levels):
 
 
 def karras_sigmas(high, low, n, rho=7.0):
-    """[EDM] eq. 5."""
+    """n levels of sigma from high down to low, (n,).   [EDM] eq. 5."""
     ramp = np.linspace(0, 1, n)
     return (high ** (1 / rho) + ramp * (low ** (1 / rho) - high ** (1 / rho))) ** rho
 
 
 def exponential_sigmas(high, low, n):
+    """n levels of sigma from high down to low, (n,), each the same share of the one before."""
     return np.exp(np.linspace(math.log(high), math.log(low), n))
 
 

@@ -60,7 +60,7 @@ for _name in ("exp", "sigmoid", "silu", "quick_gelu", "erf", "gelu"):
 def expect(weight, shape, given):
     """A weight must have this shape, since its layer is given that much."""
     if weight is not None and weight.shape is not None and tuple(weight.shape) != tuple(shape):
-        raise CheckpointError(f"{weight.name} has shape {weight.shape}; {shape} was expected, since {given}")
+        raise CheckpointError(f"{weight.name} has shape {tuple(weight.shape)}; {tuple(shape)} was expected, since {given}")
 
 
 def known(*arrays):
@@ -101,6 +101,8 @@ def group_norm(x, weight, bias, groups, eps, act=None):
 def conv2d(x, weight, bias, stride=1, pad=(0, 0)):
     if not known(x, weight):
         return Shape(None, weight.name)
+    if weight.ndim != 4:
+        raise CheckpointError(f"{weight.name} has shape {weight.shape}; a convolution's has 4 dimensions")
     kh, kw, C, O = weight.shape
     expect(weight, (kh, kw, x.shape[-1], O), f"{x.name or 'its input'} gives {x.shape[-1]} channels")
     expect(bias, (O,), f"{weight.name} has {O} outputs")
@@ -154,7 +156,8 @@ def dry_run(shapes, counts, run):
     """Run a model on shapes.
 
     shapes {weight name: shape in the engine's layout}; counts {path of a list of layers: how many the config asks for};
-    run(p) calls the model.  -> (missing names, unused names).  Raises CheckpointError for a weight of a wrong shape."""
+    run(p) calls the model -> [(what comes out, the shape it must have)].
+    -> (missing names, unused names).  Raises CheckpointError for a weight of a wrong shape."""
     p = Weights.over(shapes, lambda name: Shape(shapes[name], name))
     p._leaves = leaves = ShapeLeaves(p._leaves.load)
     for path, count in counts.items():
@@ -166,7 +169,8 @@ def dry_run(shapes, counts, run):
     if leaves.absent:                                        # a level too few would make nonsense of what follows
         return leaves.absent, []
     try:
-        run(p)
+        for found, shape in run(p):
+            expect(found, shape, "that is what the rest of the model takes")
     except (TypeError, ValueError, IndexError, CheckpointError):
         if not leaves.absent:
             raise

@@ -5,7 +5,7 @@ checkpoints leave out, so both read the last layer that is there."""
 from dataclasses import dataclass
 
 from . import ops
-from .config import needed, require
+from .config import number, require, whole
 from .nn import embedding, layer_norm, linear, tap
 
 
@@ -22,9 +22,10 @@ class TextConfig:
     def read(cls, c):
         """From a CLIPTextModel's config.json.  Raises CheckpointError for a network that minisd does not know."""
         require("text_encoder", c, hidden_act=("quick_gelu", "gelu"))
-        return cls(heads=needed("text_encoder", c, "num_attention_heads"), act=c.get("hidden_act", "quick_gelu"),
-                   eps=c.get("layer_norm_eps", 1e-5), width=needed("text_encoder", c, "hidden_size"),
-                   layers=needed("text_encoder", c, "num_hidden_layers"), length=c.get("max_position_embeddings", 77))
+        name = "text_encoder"
+        return cls(heads=whole(name, c, "num_attention_heads"), act=c.get("hidden_act", "quick_gelu"),
+                   eps=number(name, c, "layer_norm_eps", 1e-5), width=whole(name, c, "hidden_size"),
+                   layers=whole(name, c, "num_hidden_layers"), length=whole(name, c, "max_position_embeddings", 77))
 
     def counts(self):
         """{path of a list of layers: how many this network has}, to hold a checkpoint against."""

@@ -8,7 +8,7 @@ import numpy as np
 import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers
 
-from .errors import CheckpointError
+from .errors import CheckpointError, InputError
 
 # Contractions, runs of letters, single digits, runs of anything else that is not space.
 WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
@@ -21,8 +21,11 @@ class Tokenizer:
     a string or the dictionary that a tokenizer folder stores for one."""
 
     def __init__(self, vocab, merges, special, length=77, added=()):
-        model = models.BPE(vocab=vocab, merges=merges, continuing_subword_prefix="", end_of_word_suffix="</w>",
-                           fuse_unk=False, unk_token=content(special["unk_token"]))
+        try:
+            model = models.BPE(vocab=vocab, merges=merges, continuing_subword_prefix="", end_of_word_suffix="</w>",
+                               fuse_unk=False, unk_token=content(special["unk_token"]))
+        except Exception as e:                               # the library raises nothing more exact
+            raise CheckpointError(f"the tokenizer's vocabulary and merges do not go together: {e}") from e
         self.bpe = tokenizers.Tokenizer(model)
         self.bpe.normalizer = normalizers.Sequence([
             normalizers.NFC(), normalizers.Replace(tokenizers.Regex(r"\s+"), " "), normalizers.Lowercase()])
@@ -31,7 +34,7 @@ class Tokenizer:
             pre_tokenizers.ByteLevel(add_prefix_space=False)])
         self.bpe.add_special_tokens([added_token(t) for t in special.values()])
         self.bpe.add_tokens([added_token(t) for t in added])
-        self.length = length
+        self.length, self.size = length, self.bpe.get_vocab_size()
         self.bos, self.eos, self.pad = (self.bpe.token_to_id(content(special[k]))
                                         for k in ("bos_token", "eos_token", "pad_token"))
 
@@ -45,7 +48,7 @@ class Tokenizer:
         config, special_map = read_json(folder / "tokenizer_config.json"), read_json(folder / "special_tokens_map.json")
         if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
             vocab = read_json(folder / "vocab.json")
-            lines = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")
+            lines = read_text(folder / "merges.txt").split("\n")
             merges = [tuple(line.split()) for line in lines if line and not line.startswith("#version")]
             added = {}
         else:
@@ -65,9 +68,15 @@ class Tokenizer:
                    [t for i, t in sorted(added.items()) if content(t) not in map(content, special.values())])
 
     def __call__(self, prompts):
-        """list of B strings -> (ids (B,M) int64, what did not fit of each: list of strings, "" where all did)."""
+        """list of B strings -> (ids (B,M) int64, what did not fit of each: list of strings, "" where all did).
+
+        Raises InputError for text that is not Unicode, such as a wrongly decoded argument."""
         rows, cut = [], []
         for prompt in prompts:
+            try:
+                prompt.encode()
+            except UnicodeEncodeError as e:
+                raise InputError(f"the prompt {prompt!r} is not valid text: {e.reason}; pass it as UTF-8") from e
             found = self.bpe.encode(prompt, add_special_tokens=False)
             ids = [self.bos, *found.ids[:self.length - 2], self.eos]
             rows.append(ids + [self.pad] * (self.length - len(ids)))
@@ -87,8 +96,21 @@ def added_token(token):
 
 
 def read_json(path):
-    """The file's contents, {} if there is none; raises CheckpointError if it is no JSON."""
+    """The file's contents, a dictionary, {} if there is no file; raises CheckpointError if it is anything else."""
+    if not path.is_file():
+        return {}
     try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except (json.JSONDecodeError, UnicodeDecodeError) as e:
+        found = json.loads(read_text(path))
+    except json.JSONDecodeError as e:
         raise CheckpointError(f"{path}: damaged, not readable as JSON ({e}); copy or download it again") from e
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{path}: holds a {type(found).__name__}, where names and values were expected; copy or download it again")
+    return found
+
+
+def read_text(path):
+    """The file's text; raises CheckpointError if it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as e:
+        raise CheckpointError(f"{path}: cannot be read as text ({e}); copy or download it again") from e

@@ -2,10 +2,12 @@
 
 Letters: B batch, C channels (last axis), H W latent height and width (picture/8), N = H*W positions,
 M text tokens (77), D text width, T time width."""
+import re
 from dataclasses import dataclass
 
 from . import ops
-from .config import needed, per_level, require
+from .config import listed, number, per_level, require, whole
+from .errors import CheckpointError
 from .nn import attention, conv2d, group_norm, layer_norm, linear, pointwise, tap
 
 
@@ -18,12 +20,14 @@ class UNetConfig:
     eps: float = 1e-5
     flip: bool = True                       # time features: cosines first
     shift: float = 0
-    down: tuple = ()                        # (resnets, has attention) per level, for checking the checkpoint
+    down: tuple = ()                        # (resnets, transformer blocks beside each) per level, to hold a checkpoint against
     up: tuple = ()
     in_channels: int = 4
+    out_channels: int = 4
     context_width: int = 768
-    sample_size: int = 64                   # side of the latent it was trained on
-    middle: bool = True
+    sample_size: tuple = (64, 64)           # height and width of the latent it was trained on
+    middle: bool = True                     # some distilled models have no middle
+    middle_depth: int = 1
 
     @classmethod
     def read(cls, c):
@@ -37,29 +41,44 @@ class UNetConfig:
                 reverse_transformer_layers_per_block=(None,), time_embedding_dim=(None,), time_embedding_act_fn=(None,),
                 cross_attention_norm=(None,), addition_time_embed_dim=(None,), resnet_skip_time_act=(False,),
                 resnet_out_scale_factor=(1.0,), dropout=(0.0,), mid_block_type=("UNetMidBlock2DCrossAttn", None))
-        widths, n = needed("unet", c, "block_out_channels"), len(needed("unet", c, "block_out_channels"))
-        for kind in [*needed("unet", c, "down_block_types"), *needed("unet", c, "up_block_types")]:
+        widths, down = listed("unet", c, "block_out_channels"), listed("unet", c, "down_block_types")
+        up, n = listed("unet", c, "up_block_types"), len(widths)
+        for kind in [*down, *up]:
             require("unet", {"block type": kind}, **{"block type": ("CrossAttnDownBlock2D", "DownBlock2D",
                                                                     "CrossAttnUpBlock2D", "UpBlock2D")})
-        layers = per_level(c.get("layers_per_block", 2), n)
-        return cls(channels=widths[0],
-                   heads=per_level(c.get("num_attention_heads") or c.get("attention_head_dim", 8), n),  # the reference's
-                   groups=c.get("norm_num_groups", 32), eps=c.get("norm_eps", 1e-5),                    # misnomer
-                   flip=c.get("flip_sin_to_cos", True), shift=c.get("freq_shift", 0),
-                   down=tuple((k, "CrossAttn" in s) for k, s in zip(layers, c["down_block_types"])),
-                   up=tuple((k + 1, "CrossAttn" in s) for k, s in zip(layers[::-1], c["up_block_types"])),
-                   in_channels=c.get("in_channels", 4), context_width=c.get("cross_attention_dim", 1280),
-                   sample_size=c.get("sample_size") or 64, middle=c.get("mid_block_type", "default") is not None)
+        if not len(down) == len(up) == n:
+            raise CheckpointError(f"unet/config.json: {n} block_out_channels, {len(down)} down and {len(up)} up block types; "
+                                  "all must be as many")
+        heads = "num_attention_heads" if c.get("num_attention_heads") else "attention_head_dim"  # the reference's misnomer
+        layers = per_level("unet", c, "layers_per_block", n, 2)
+        depths = per_level("unet", c, "transformer_layers_per_block", n, 1)
+        size = c.get("sample_size") or 64
+        sides = [whole("unet", {"sample_size": v}, "sample_size") for v in (size if isinstance(size, list) else [size])]
+        version = [int(k) for k in re.findall(r"\d+", str(c.get("_diffusers_version", "1")))[:2]]
+        if version < [0, 9] and min(sides) < 64:
+            sides = [64]                                     # wrong in files that old, and corrected by diffusers too
+        return cls(channels=whole("unet", {"block_out_channels": widths[0]}, "block_out_channels"),
+                   heads=per_level("unet", c, heads, n, 8), groups=whole("unet", c, "norm_num_groups", 32),
+                   eps=number("unet", c, "norm_eps", 1e-5), flip=bool(c.get("flip_sin_to_cos", True)),
+                   shift=number("unet", c, "freq_shift", 0), in_channels=whole("unet", c, "in_channels", 4),
+                   down=tuple((k, d if "CrossAttn" in s else 0) for k, d, s in zip(layers, depths, down)),
+                   up=tuple((k + 1, d if "CrossAttn" in s else 0) for k, d, s in zip(layers[::-1], depths[::-1], up)),
+                   out_channels=whole("unet", c, "out_channels", 4), middle_depth=depths[-1],
+                   context_width=whole("unet", c, "cross_attention_dim", 1280), sample_size=(sides[0], sides[-1]),
+                   middle=c.get("mid_block_type", "default") is not None)
 
     def counts(self):
         """{path of a list of layers: how many this network has}, to hold a checkpoint against."""
         n, found = len(self.heads), {"down_blocks": len(self.heads), "up_blocks": len(self.heads)}
         for blocks, sampler, levels in (("down_blocks", "downsamplers", self.down), ("up_blocks", "upsamplers", self.up)):
-            for i, (layers, attends) in enumerate(levels):
+            for i, (layers, depth) in enumerate(levels):
                 found[f"{blocks}.{i}.resnets"] = layers
-                found[f"{blocks}.{i}.attentions"] = layers if attends else 0
+                found[f"{blocks}.{i}.attentions"] = layers if depth else 0
                 found[f"{blocks}.{i}.{sampler}"] = int(i < n - 1)
+                found.update({f"{blocks}.{i}.attentions.{k}.transformer_blocks": depth for k in range(layers) if depth})
         found["mid_block.resnets"], found["mid_block.attentions"] = (2, 1) if self.middle else (0, 0)
+        if self.middle:
+            found["mid_block.attentions.0.transformer_blocks"] = self.middle_depth
         return found
 
 
@@ -113,7 +132,7 @@ def down_path(p, x, temb, context, cfg):
         if "downsamplers" in down:
             x = conv2d(down.downsamplers[0].conv, x, stride=2, pad=(1, 1))
             skips.append(x)
-    if "mid_block" in p:                                     # some distilled models have none
+    if "mid_block" in p:
         x = resnet(p.mid_block.resnets[0], x, temb, cfg.groups, cfg.eps)
         x = transformer(p.mid_block.attentions[0], x, context, cfg.heads[-1], cfg.groups)
         x = resnet(p.mid_block.resnets[1], x, temb, cfg.groups, cfg.eps)

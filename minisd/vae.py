@@ -2,7 +2,8 @@
 from dataclasses import dataclass
 
 from . import ops
-from .config import needed, require
+from .config import listed, number, require, whole
+from .errors import CheckpointError
 from .nn import attention, conv2d, group_norm, tap
 from .unet import resnet
 
@@ -24,12 +25,15 @@ class VAEConfig:
         """From an AutoencoderKL's config.json.  Raises CheckpointError for a network that minisd does not know."""
         require("vae", c, act_fn=("silu",), mid_block_add_attention=(True,), shift_factor=(None,), latents_mean=(None,),
                 latents_std=(None,))
-        for kind in [*needed("vae", c, "down_block_types"), *needed("vae", c, "up_block_types")]:
+        for kind in [*listed("vae", c, "down_block_types"), *listed("vae", c, "up_block_types")]:
             require("vae", {"block type": kind}, **{"block type": ("DownEncoderBlock2D", "UpDecoderBlock2D")})
-        return cls(groups=c.get("norm_num_groups", 32), scaling_factor=c.get("scaling_factor", 0.18215),
-                   levels=len(needed("vae", c, "block_out_channels")), layers=c.get("layers_per_block", 1),
-                   latent_channels=c.get("latent_channels", 4), quant=c.get("use_quant_conv", True),
-                   post_quant=c.get("use_post_quant_conv", True))
+        scaling = number("vae", c, "scaling_factor", 0.18215)
+        if scaling == 0:
+            raise CheckpointError("vae/config.json: scaling_factor is 0; Stable Diffusion 1 and 2 have 0.18215")
+        return cls(groups=whole("vae", c, "norm_num_groups", 32), scaling_factor=scaling,
+                   levels=len(listed("vae", c, "block_out_channels")), layers=whole("vae", c, "layers_per_block", 1),
+                   latent_channels=whole("vae", c, "latent_channels", 4), quant=bool(c.get("use_quant_conv", True)),
+                   post_quant=bool(c.get("use_post_quant_conv", True)))
 
     @property
     def factor(self):

@@ -2,7 +2,7 @@
 "down_blocks.0.resnets.1.conv1.weight"; `p.down_blocks[0].resnets[1]` is the node that a layer function takes."""
 import numpy as np
 
-from .errors import MissingWeight
+from .errors import CheckpointError, MissingWeight
 
 
 def engine_layout(w, dtype=None):
@@ -30,6 +30,8 @@ class Weights:
             node = tree
             for part in parents:
                 node = node.setdefault(part, {})
+                if node is None:
+                    raise CheckpointError(f"{name}: the file holds a weight and a layer of the same name")
             node[leaf] = None
         return cls(tree, Leaves(load))
 
@@ -39,6 +41,8 @@ class Weights:
         return cls.over(arrays, lambda name: engine_layout(arrays[name], dtype))
 
     def __getattr__(self, name):
+        if name.startswith("_"):                             # copying and pickling ask for such before there is a tree
+            raise AttributeError(name)
         path = f"{self.path}.{name}" if self.path else name
         if name not in self._tree:
             return self._leaves.missing(self, name, path)

@@ -37,6 +37,15 @@ PIPELINES = {
                  seed=2**32 + 7, width=64, height=120, num_images=1, sampler="euler_a")),
 }
 
+# the model that comes with minisd: (prompt, seed), 20 steps, guidance 7.5
+SHIPPED = [("a red apple on a blue background", 1), ("a fox", 2), ("two cats on a yellow background", 3)]
+
+# as few keys as a scheduler_config.json can have: diffusers' pipeline corrects the defaults of its class
+PIPELINES["bare"] = (("text_sd1", "unet_sd1", "vae"), dict(_class_name="DDIMScheduler", beta_start=0.00085, beta_end=0.012,
+                                                          beta_schedule="scaled_linear"), None,
+                     dict(prompt="a cat", negative_prompt="", num_inference_steps=3, guidance_scale=3.0, seed=5, width=64,
+                          height=64, num_images=1))
+
 SAMPLER_NAMES = ["ddpm", "ddim", "pndm", "lms", "euler", "euler_a", "heun", "dpm2", "dpm2_a", "dpmpp_2m", "dpmpp_2m_sde", "unipc"]
 RESPACING = ["lms", "euler", "heun", "dpm2", "dpm2_a", "dpmpp_2m", "dpmpp_2m_sde", "unipc"]
 NO_SAMPLE = ["pndm", "euler_a", "dpm2", "dpm2_a"]            # the reference does not take prediction_type "sample" here

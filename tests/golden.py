@@ -9,6 +9,7 @@ import numpy as np
 import recipe
 from safetensors import safe_open
 
+import minisd
 from minisd import nn, samplers, text, unet, vae
 from minisd.rng import TorchCPU
 from minisd.weights import Weights
@@ -153,6 +154,13 @@ def compare_noise(golden):
         for j, shape in enumerate(shapes):
             worst = max(worst, float(np.abs(random.randn(shape) - golden[f"{k}.{j}"]).max()))
     return worst
+
+
+def compare_shipped(golden):
+    """-> how many levels of 255 the shipped model's pictures are off at most."""
+    pipe = minisd.load()
+    pictures = [pipe.txt2img(prompt, seed=seed) for prompt, seed in cases.SHIPPED]
+    return float(np.abs(np.array([np.asarray(p) for p in pictures]).astype(int) - golden["pixels"]).max())
 
 
 def write_pipeline(folder, name, prefix=""):

@@ -20,6 +20,7 @@ from safetensors.numpy import save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 import minisd
+from minisd.checkpoint import SHIPPED
 
 VERSIONS = {"torch": torch.__version__, "diffusers": diffusers.__version__, "transformers": transformers.__version__,
             "numpy": np.__version__}
@@ -174,6 +175,15 @@ def make_pipelines(folder):
     save(folder, "pipelines", arrays)
 
 
+def make_shipped(folder):
+    """The model that comes with minisd, run by diffusers from the same folder."""
+    pipe = StableDiffusionPipeline.from_pretrained(SHIPPED, torch_dtype=torch.float32)
+    pipe.set_progress_bar_config(disable=True)
+    pictures = [np.asarray(pipe(prompt, num_inference_steps=20, guidance_scale=7.5, height=64, width=64,
+                                generator=torch.Generator().manual_seed(seed)).images[0]) for prompt, seed in cases.SHIPPED]
+    save(folder, "shipped", {"pixels": np.array(pictures)})
+
+
 def make(folder):
     Path(folder).mkdir(parents=True, exist_ok=True)
     for name in cases.MODELS:
@@ -182,6 +192,7 @@ def make(folder):
     make_noise(folder)
     make_tokens(folder)
     make_pipelines(folder)
+    make_shipped(folder)
 
 
 def drift(name, folder):
@@ -216,6 +227,9 @@ def check():
             pipe = minisd.load(golden.write_pipeline(Path(folder) / name, name))
             error = golden.relative(pipe.txt2img(**how, output="latent"), golden.channels_last(fresh[f"{name}.latent"]))
             rows.append((f"pipeline {name}", 1, error, "latent after all steps", error <= golden.BOUND, drift("pipelines", folder)))
+        levels, moved = golden.compare_shipped(golden.Golden("shipped", folder)), drift("shipped", folder)
+        rows.append(("shipped model", len(cases.SHIPPED), levels, "levels of 255, after 20 steps", levels <= 1,
+                     0.0 if moved * 255 <= 1.001 else moved))               # rounding may move a pixel by one level
     print(f"{'golden':<16}{'compared':>9}{'output':>10}  {'drift':<8}  worst layer or case")
     for name, count, output, worst, ok, moved in rows:
         good = ok and moved <= DRIFT

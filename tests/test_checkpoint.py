@@ -251,6 +251,85 @@ def test_what_a_cpu_does_not_do(sd1_folder, how):
         minisd.load(sd1_folder, **how)
 
 
+@pytest.mark.parametrize("part, changes", [
+    ("unet", dict(norm_num_groups=0)), ("unet", dict(attention_head_dim=None)), ("unet", dict(block_out_channels=64)),
+    ("unet", dict(layers_per_block="1")), ("unet", dict(norm_eps=None)), ("unet", dict(freq_shift="a")),
+    ("unet", dict(sample_size="16")), ("unet", dict(attention_head_dim=[4, 4])), ("unet", dict(up_block_types=["UpBlock2D"])),
+    ("vae", dict(scaling_factor=0)), ("vae", dict(norm_num_groups=True)), ("text_encoder", dict(num_attention_heads=-1)),
+    ("text_encoder", dict(hidden_size="40"))])
+def test_odd_values_in_a_config_are_named(sd1_copy, part, changes):
+    change_json(sd1_copy / part / "config.json", **changes)
+    with pytest.raises(CheckpointError, match="config.json: "):
+        minisd.load(sd1_copy)
+
+
+@pytest.mark.parametrize("changes", [dict(num_train_timesteps="1000"), dict(beta_start=None), dict(solver_type="nonsense"),
+                                     dict(algorithm_type=None)])
+def test_odd_values_of_a_scheduler_are_named(sd1_copy, changes):
+    change_json(sd1_copy / "scheduler/scheduler_config.json", _class_name="DPMSolverMultistepScheduler", **changes)
+    with pytest.raises(CheckpointError, match=next(iter(changes))):
+        minisd.load(sd1_copy).txt2img("a cat", num_inference_steps=1)
+
+
+def test_sizes_of_old_files_are_corrected(sd1_copy):
+    change_json(sd1_copy / "unet/config.json", _diffusers_version="0.8.1", sample_size=32)
+    assert minisd.load(sd1_copy).size(None, None) == (512, 512)
+    change_json(sd1_copy / "unet/config.json", _diffusers_version="0.42.1")
+    assert minisd.load(sd1_copy).size(None, None) == (256, 256)
+
+
+@pytest.mark.parametrize("path", ["model_index.json", "unet/config.json", "scheduler/scheduler_config.json",
+                                  "tokenizer/tokenizer_config.json", "tokenizer/vocab.json"])
+def test_json_of_another_kind(sd1_copy, path):
+    (sd1_copy / path).write_text("[1, 2]")
+    with pytest.raises(CheckpointError, match="holds a list"):
+        minisd.load(sd1_copy)
+
+
+def test_merges_of_another_tokenizer(sd1_copy):
+    (sd1_copy / "tokenizer/merges.txt").write_text("#version: 0.2\nqqq zzz\n")
+    with pytest.raises(CheckpointError, match="vocabulary and merges do not go together"):
+        minisd.load(sd1_copy)
+
+
+def test_a_tokenizer_of_another_model(sd1_copy):
+    (sd1_copy / "tokenizer/added_tokens.json").write_text('{"<mine>": 49408}')
+    with pytest.raises(CheckpointError, match="has 49409 tokens, the text encoder knows 49408"):
+        minisd.load(sd1_copy)
+
+
+def test_missing_transformer_blocks_are_not_a_smaller_model(sd1_copy):
+    change(sd1_copy / UNET, lambda a: [a.pop(n) for n in list(a) if n.startswith("mid_block.attentions.0.transformer_blocks")])
+    with pytest.raises(CheckpointError, match="mid_block.attentions.0.transformer_blocks .config.json asks for 1, the file has 0"):
+        minisd.load(sd1_copy)
+
+
+def test_the_output_must_have_the_right_shape(sd1_copy):
+    change(sd1_copy / UNET, lambda a: a.update({"conv_out.weight": np.zeros((8, 32, 3, 3), np.float32),
+                                                "conv_out.bias": np.zeros(8, np.float32)}))
+    with pytest.raises(CheckpointError, match=r"conv_out.weight has shape \(1, 8, 8, 8\)"):
+        minisd.load(sd1_copy)
+
+
+@pytest.mark.parametrize("shape", [(32, 4, 3), (32,)])
+def test_a_convolution_of_fewer_dimensions(sd1_copy, shape):
+    change(sd1_copy / UNET, lambda a: a.update({"conv_in.weight": np.zeros(shape, np.float32)}))
+    with pytest.raises(CheckpointError, match="conv_in.weight has shape"):
+        minisd.load(sd1_copy)
+
+
+def test_quantised_weights_are_refused(sd1_copy):
+    change(sd1_copy / UNET, lambda a: a.update({"conv_out.bias": np.zeros(4, np.int8)}))
+    with pytest.raises(CheckpointError, match="conv_out.bias is stored as I8"):
+        minisd.load(sd1_copy)
+
+
+def test_a_weight_and_a_layer_of_one_name(sd1_copy):
+    change(sd1_copy / UNET, lambda a: a.update({"conv_in": np.zeros(4, np.float32)}))
+    with pytest.raises(CheckpointError, match="a weight and a layer of the same name"):
+        minisd.load(sd1_copy)
+
+
 # ---- the hub, without one ----
 
 
@@ -280,12 +359,40 @@ def test_a_hub_id_is_fetched(sd1_folder, monkeypatch):
     assert asked["repo"] == "someone/some-model" and "model_index.json" in asked["allow_patterns"]
 
 
+class ConnectionProblem(Exception):
+    pass
+
+
+def test_without_a_network_the_cache_serves(sd1_folder, monkeypatch):
+    import huggingface_hub
+
+    def offline(repo):
+        raise ConnectionProblem("no connection")
+
+    monkeypatch.setattr(huggingface_hub, "list_repo_files", offline)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda repo, local_files_only=False: str(sd1_folder))
+    minisd.load("someone/some-model")
+
+
+def test_a_hub_model_of_pickles(monkeypatch):
+    import huggingface_hub
+    monkeypatch.setattr(huggingface_hub, "list_repo_files", lambda repo: ["model_index.json", "unet/diffusion_pytorch_model.bin"])
+    with pytest.raises(CheckpointError, match="pickle, which minisd never opens"):
+        minisd.load("someone/some-model")
+
+
+@pytest.mark.parametrize("path", ["./typo", "../typo", "typo", "a/b/c", "x" * 300])
+def test_a_mistyped_path(path):
+    with pytest.raises(InputError, match="no such file or folder|too long"):
+        minisd.load(path)
+
+
 def test_a_hub_out_of_reach(monkeypatch, tmp_path):
     import huggingface_hub
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    def offline(*args, **kwargs):
-        raise LocalEntryNotFoundError("no connection")
+    def offline(*args, **kwargs):                            # what its network layer raises is no OSError
+        raise LocalEntryNotFoundError("no connection") if "local_files_only" in kwargs else ConnectionProblem("no connection")
 
     monkeypatch.setattr(huggingface_hub, "list_repo_files", offline)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
@@ -306,6 +413,12 @@ def test_a_layer_that_is_not_there_says_what_is():
     with pytest.raises(MissingWeight, match="a: no 'conv_shortcut', only conv1, conv2"):
         p.a.conv_shortcut
     assert not hasattr(p.a, "conv_shortcut")
+
+
+def test_a_tree_can_be_copied():
+    import copy
+    p = Weights.from_flat({"a.weight": np.ones(2)})
+    assert np.array_equal(copy.deepcopy(p).a.weight, p.a.weight)
 
 
 def test_convolutions_are_laid_out_once():

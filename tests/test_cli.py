@@ -51,15 +51,23 @@ def test_a_prompt_in_any_script_is_kept(run, tmp_path, capsys, sd1_folder):
         assert picture.info["parameters"].startswith(prompt)
 
 
-def test_no_model(capsys):
-    assert cli.main(["txt2img", "a cat"]) == 1
-    assert "which model? pass -m FOLDER" in capsys.readouterr().err
+def test_a_prompt_that_is_no_text(sd1_folder, tmp_path, capsys):
+    assert cli.main(["txt2img", "caf\udce9", "-m", str(sd1_folder), "-o", str(tmp_path / "a.png"), "--size", "8x8"]) == 1
+    assert "is not valid text" in capsys.readouterr().err
+
+
+def test_a_folder_that_may_not_be_written_is_found_before_the_work(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda *a: False)      # root may write anywhere
+    monkeypatch.setattr(pipeline, "load", lambda *a, **k: pytest.fail("the model was loaded"))
+    code, _, err = run()
+    assert code == 1 and "may not be written to" in err
 
 
 @pytest.mark.parametrize("arguments, message", [
     (["--size", "65x64"], "multiple of 8"), (["--size", "64"], "WIDTHxHEIGHT"), (["--steps", "0"], "from 1 to 1000"),
     (["--sampler", "magic"], "choose one of"), (["-n", "0"], "1 or more"), (["--seed", str(2**64)], "whole number"),
-    (["--rng", "dice"], "cpu or cuda")])
+    (["--rng", "dice"], "cpu or cuda"),
+    (["-o", ""], "-o is empty"), (["-o", "x" * 300 + "/a.png"], "too long")])
 def test_errors_are_said_in_one_line(run, tmp_path, arguments, message):
     code, out, err = run(*arguments)
     assert code == 1 and message in err and err.startswith("minisd: error: ") and err.count("\n") == 1 and left(tmp_path) == []
@@ -109,11 +117,13 @@ def test_ctrl_c(sd1_folder, tmp_path):
                                 str(tmp_path / "out.png"), "--steps", "900", "--sampler", "ddim"], stderr=subprocess.PIPE, text=True)
     seen = ""
     while "s/step" not in seen:                              # the bar's first sign of life
-        seen += process.stderr.read(1)
+        character = process.stderr.read(1)
+        assert character, f"it ended by itself: {seen}"
+        seen += character
     time.sleep(0.2)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
-    assert process.returncode == 130 and "interrupted; nothing was written" in err and "Traceback" not in err
+    assert process.returncode == 130 and "interrupted; no half-written file is left" in err and "Traceback" not in err
     assert left(tmp_path) == []
 
 
@@ -131,7 +141,7 @@ def test_a_warning_is_one_line(run):
 def test_debugging_shows_where_an_error_comes_from(monkeypatch):
     monkeypatch.setenv("MINISD_DEBUG", "1")
     with pytest.raises(InputError):
-        cli.main(["txt2img", "a cat"])
+        cli.main(["txt2img", "a cat", "-m", "/no/such/place"])
 
 
 def test_inspect(sd1_folder, capsys):
@@ -178,4 +188,6 @@ def test_usage_errors_exit_with_2():
 
 def test_output_into_a_closed_pipe(sd1_folder):
     shown = subprocess.run(f"{sys.executable} -m minisd inspect {sd1_folder} | head -1", shell=True, capture_output=True, text=True)
-    assert shown.stdout.startswith("model") and "Traceback" not in shown.stderr
+    assert shown.stdout.startswith("model") and shown.stderr == ""
+    shown = subprocess.run(f"{sys.executable} -m minisd selftest | true", shell=True, capture_output=True, text=True)
+    assert shown.stderr == ""

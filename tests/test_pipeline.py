@@ -53,8 +53,9 @@ def test_several_pictures_from_one_seed_are_drawn_together(sd1):
 
 
 def test_a_seed_for_each_picture(sd1):
-    how = {**SMALL, "seed": [1, 5]}
+    how = {**SMALL, "seed": (1, 5)}
     two = sd1.txt2img(**how, num_images=2, output="latent")
+    assert "Seed: 5," in sd1.txt2img(**how, num_images=2)[1].info["parameters"]
     assert np.allclose(two[1:], sd1.txt2img(**{**SMALL, "seed": 5}, output="latent"), atol=1e-4)
 
 
@@ -69,6 +70,35 @@ def test_the_negative_prompt_and_guidance_matter(sd1):
     assert not np.array_equal(plain, sd1.txt2img(**SMALL, negative_prompt="a dog", output="latent"))
     assert np.array_equal(plain, sd1.txt2img(**SMALL, negative_prompt=None, output="latent"))
     assert not np.array_equal(plain, sd1.txt2img(**SMALL, guidance_scale=3, output="latent"))
+
+
+def test_numbers_of_numpys_types_change_nothing(sd1):
+    how = dict(sampler="ddim", output="latent")
+    found = sd1.txt2img(**SMALL, **how, guidance_scale=np.float64(7.5), eta=np.float64(0.5))
+    assert found.dtype == np.float32
+    assert np.array_equal(found, sd1.txt2img(**SMALL, **how, guidance_scale=7.5, eta=0.5))
+
+
+@pytest.mark.parametrize("pixels, message", [(np.zeros((1, 16, 16, 3), np.uint8), "floats in"), (np.zeros((16, 16, 3)), "of shape"),
+                                             (np.zeros((1, 10, 16, 3)), "multiple of 8")])
+def test_what_cannot_be_encoded(sd1, pixels, message):
+    with pytest.raises(InputError, match=message):
+        sd1.encode(pixels, seed=0)
+
+
+def test_the_pipelines_corrections_of_a_scheduler():
+    """What the file does not say is corrected for the model's own class alone."""
+    bare = {"_class_name": "DDIMScheduler"}
+    assert samplers.corrected(bare, own=True) == {**bare, "steps_offset": 1, "clip_sample": False}
+    assert samplers.corrected(bare, own=False) == bare
+    assert samplers.corrected({"clip_sample": True, "steps_offset": 0}, own=False) == {"clip_sample": False, "steps_offset": 1}
+
+
+@pytest.mark.parametrize("name", ["euler", "ddim", "dpmpp_2m"])
+def test_trailing_spacing_never_goes_below_0(name):
+    """np.arange(1000, 0, -1000 / 61) has 62 entries."""
+    s = samplers.sampler(name, cases.SCHEDULE, 61, timestep_spacing="trailing")
+    assert len(s.timesteps) == 61 and min(s.timesteps) >= 0
 
 
 def test_guidance_of_1_is_off(sd1, monkeypatch):
@@ -135,6 +165,14 @@ REFUSED = [
     (dict(timestep_spacing="even"), "leading, linspace or trailing"), (dict(rng="mps"), "cpu or cuda"),
     (dict(output="jpeg"), "pil, array or latent"), (dict(num_images=0), "1 or more"), (dict(prompt=3), "string or a list"),
     (dict(prompt=[]), "string or a list"), (dict(negative_prompt=["a", "b"]), "1 prompts, but 2 negative"),
+]
+
+
+REFUSED += [
+    (dict(negative_prompt=5), "negative_prompt is 5"), (dict(negative_prompt=[None]), "negative_prompt is"),
+    (dict(width=float("nan")), "width is nan"), (dict(height=float("inf")), "height is inf"), (dict(sampler=["euler"]), "choose one of"),
+    (dict(rng=["cpu"]), "cpu or cuda"), (dict(sampler="ddim", eta="0.5"), "eta is ddim's alone"),
+    (dict(guidance_scale=np.complex64(2)), "must be a number"), (dict(sampler="unipc", num_inference_steps=1000), "use fewer"),
 ]
 
 

@@ -13,8 +13,8 @@ PACKAGE = ROOT / "minisd"
 # The reading order: a file imports from those to its right alone.
 ORDER = ["__main__", "cli", "selftest", "describe", "__init__", "pipeline", "checkpoint", "image", "tokenizer", "text", "vae", "unet",
          "samplers", "schedules", "nn", "shapes", "cpu", "ops", "weights", "rng", "config", "errors"]
-CEILINGS = {"samplers": 500, "checkpoint": 250, "pipeline": 250, "ops": 220}
-CEILING, READING_PATH, PACKAGE_CEILING = 200, 1800, 3000
+CEILINGS = {"samplers": 520, "checkpoint": 270, "pipeline": 270, "ops": 220}
+CEILING, READING_PATH, PACKAGE_CEILING = 200, 1900, 3000
 PATH = ["tokenizer", "text", "unet", "samplers", "schedules", "vae", "image", "pipeline", "nn", "ops", "weights", "rng"]
 
 
@@ -81,7 +81,9 @@ def test_running_needs_no_framework(sd1_folder, tmp_path):
 
 def test_only_make_goldens_and_full_size_import_a_framework():
     for path in (ROOT / "tests").rglob("*.py"):
-        found = {n.names[0].name.split(".")[0] for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Import)}
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        found = {a.name.split(".")[0] for n in nodes if isinstance(n, ast.Import) for a in n.names}
+        found |= {n.module.split(".")[0] for n in nodes if isinstance(n, ast.ImportFrom) and n.module and not n.level}
         assert not found & {"torch", "diffusers", "transformers"} or path.name in ("make_goldens.py", "full_size.py")
 
 
@@ -89,8 +91,14 @@ def test_public_names():
     assert all(hasattr(minisd, name) for name in minisd.__all__)
 
 
-def test_public_functions_say_what_they_do():
-    for name in ORDER:
-        tree = ast.parse((PACKAGE / f"{name}.py").read_text())
-        if name not in ("__main__",):
-            assert ast.get_docstring(tree), f"{name}.py has no docstring"
+@pytest.mark.parametrize("name", [n for n in ORDER if n != "__main__"])
+def test_files_and_what_the_package_offers_say_what_they_are(name):
+    assert ast.get_docstring(ast.parse((PACKAGE / f"{name}.py").read_text()))
+
+
+def test_public_names_have_docstrings():
+    for name in minisd.__all__:
+        assert getattr(minisd, name).__doc__, name
+    for name, member in vars(minisd.Pipeline).items():
+        if callable(member) and not name.startswith("_"):
+            assert member.__doc__, f"Pipeline.{name}"
