@@ -177,7 +177,7 @@ def make_pipelines(folder):
 
 def make_shipped(folder):
     """The model that comes with minisd, run by diffusers from the same folder."""
-    pipe = StableDiffusionPipeline.from_pretrained(SHIPPED, torch_dtype=torch.float32)
+    pipe = StableDiffusionPipeline.from_pretrained(SHIPPED).to(torch.float32)
     pipe.set_progress_bar_config(disable=True)
     pictures = [np.asarray(pipe(prompt, num_inference_steps=20, guidance_scale=7.5, height=64, width=64,
                                 generator=torch.Generator().manual_seed(seed)).images[0]) for prompt, seed in cases.SHIPPED]

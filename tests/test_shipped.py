@@ -1,0 +1,60 @@
+"""The model that comes with minisd: it is there, it is small, it draws what it is asked for, as diffusers would."""
+import golden
+import numpy as np
+import pytest
+
+import minisd
+from minisd import cli
+from minisd.checkpoint import SHIPPED
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    return minisd.load()
+
+
+def colours(pipe, prompt, seed=1):
+    """(median of the border, median of the middle) in RGB"""
+    a = pipe.txt2img(prompt, seed=seed, output="array")[0]
+    border = np.concatenate([a[:2].reshape(-1, 3), a[-2:].reshape(-1, 3), a[:, :2].reshape(-1, 3), a[:, -2:].reshape(-1, 3)])
+    return np.median(border, 0), np.median(a[24:44, 24:40].reshape(-1, 3), 0)
+
+
+def test_pictures_are_diffusers_own():
+    assert golden.compare_shipped(golden.Golden("shipped")) <= 1
+
+
+def test_a_red_apple_on_a_blue_background(pipe):
+    border, middle = colours(pipe, "a red apple on a blue background")
+    assert border.argmax() == 2 and border[2] > 1.6 * border[0], "the border is blue"
+    assert middle.argmax() == 0 and middle[0] > 1.5 * middle[2], "the middle is red"
+
+
+@pytest.mark.parametrize("name, rgb", [("yellow", (252, 214, 50)), ("black", (12, 12, 14)), ("purple", (136, 62, 200))])
+def test_backgrounds(pipe, name, rgb):
+    border, _ = colours(pipe, f"a dog on a {name} background")
+    assert np.abs(border * 255 - rgb).max() < 40
+
+
+def test_size_and_notices():
+    files = [f for f in SHIPPED.rglob("*") if f.is_file()]
+    assert sum(f.stat().st_size for f in files) < 25e6
+    notice = (SHIPPED / "NOTICE").read_text()
+    assert all(name in notice for name in ("Microsoft", "Google", "emojibase", "Permission is hereby granted", "Apache"))
+
+
+def test_unknown_words_are_said(pipe):
+    with pytest.warns(UserWarning, match="does not know astronaut, riding; `minisd inspect` lists the words"):
+        pipe.txt2img("an astronaut riding a horse", num_inference_steps=1, seed=0, output="latent")
+    pipe.txt2img("a horse, cartoon style on a light blue background", num_inference_steps=1, seed=0, output="latent")
+
+
+def test_inspect_lists_its_words(capsys):
+    assert cli.main(["inspect"]) == 0
+    out = capsys.readouterr().out
+    assert all(word in out.split() for word in SHIPPED.joinpath("words.txt").read_text().split())
+
+
+def test_without_a_model_the_command_line_draws_with_it(tmp_path, capsys):
+    assert cli.main(["txt2img", "a red apple on a blue background", "-o", str(tmp_path / "apple.png"), "--seed", "1", "--quiet"]) == 0
+    assert "64x64, seed 1" in capsys.readouterr().out
