@@ -8,7 +8,9 @@ _seen = None
 
 @contextmanager
 def trace():
-    """Record the output of every layer: `with trace() as seen: unet(...)` -> {checkpoint path: array}, as executed."""
+    """Record the output of every layer: `with trace() as seen: unet(...)` -> {checkpoint path: array}, in order of execution.
+
+    A layer that runs again, as each does at every step of a sampler, keeps its last output."""
     global _seen
     before, _seen = _seen, {}
     try:

@@ -44,7 +44,6 @@ ONLY = dict(use_beta_sigmas=(False, None), use_lu_lambdas=(False,), use_flow_sig
 
 class Sampler:
     defaults = {}
-    stochastic = False                                       # whether step() draws noise
 
     def __init__(self, config, steps, eta=0.0):
         self.config, self.eta, self.past = config, eta, []
@@ -86,7 +85,6 @@ class DDPM(Sampler):
 
     defaults = dict(TRAINING, **CLIPPED, timestep_spacing="leading", variance_type="fixed_small",
                     rescale_betas_zero_snr=False)
-    stochastic = True
 
     def schedule(self, c, steps):
         self.timesteps = spaced_timesteps(c, steps)
@@ -363,7 +361,6 @@ class EulerAncestral(Exploding):
     """Euler to below the next level, then noise up to it."""
 
     defaults = dict(Exploding.defaults, rescale_betas_zero_snr=False)
-    stochastic = True
 
     def step(self, x, out, i, randn):
         down, up = ancestral(self.sigma[i], self.sigma[i + 1])
@@ -428,8 +425,6 @@ class DPM2(Exploding):
 
 class DPM2Ancestral(DPM2):
     """DPM2 to below the next level, then noise up to it."""
-
-    stochastic = True
 
     def stages(self, t, sigma):
         down_up = np.array([ancestral(a, b) for a, b in zip(sigma, sigma[1:])])

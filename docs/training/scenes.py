@@ -134,9 +134,6 @@ class Scenes:
         absent = set(WORDS) - {label for label, found in self.by.items() if "3d" in found}
         assert not absent, f"the data set lacks {sorted(absent)}"
 
-    def styles_of(self, label):
-        return [s for s in STYLES if s in self.by[label]]
-
     def colourable(self, label, style):
         """Whether one hue rules the picture, so that it can be named or turned."""
         row = self.rows[self.by[label][style]]
