@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from . import text, unet, vae
 from .errors import CheckpointError, InputError
 from .shapes import Shape, dry_run
+from .threads import scratch
 from .tokenizer import Tokenizer, read_json, read_text
 from .weights import Weights, engine_layout, engine_shape
 
@@ -27,38 +29,52 @@ OTHER_PIPELINES = {"StableDiffusionXLPipeline": "Stable Diffusion XL", "FluxPipe
 
 
 class TensorFiles(Mapping):
-    """{name: array} over safetensors files, memory mapped: an array is read when it is asked for, in the file's dtype.
+    """{name: array} over safetensors files: an array is read when it is asked for, in the file's dtype.
 
-    bfloat16, which NumPy lacks, is read as float32, the same numbers."""
+    bfloat16, which NumPy lacks, is read as float32, the same numbers.  Read, not memory mapped: the pages of a mapping that
+    were once looked at would count as this process's memory beside the arrays made of them."""
 
     def __init__(self, paths):
-        self._files, self._where = {}, {}
+        self._where = {}                                     # name -> path, offset, dtype as the file spells it, shape
         for path in paths:
             try:
-                self._files[path] = safe_open(path, framework="numpy")
+                with safe_open(path, framework="numpy"):     # checks the header against the file's length
+                    pass
             except (SafetensorError, OSError) as e:
                 raise CheckpointError(f"{path}: damaged or not a safetensors file ({e}); copy or download it again") from e
-            self._where.update({name: path for name in self._files[path].keys()})
+            with open(path, "rb") as file:                   # header: its length in 8 bytes, then JSON
+                size = int.from_bytes(file.read(8), "little")
+                header = json.loads(file.read(size))
+            header.pop("__metadata__", None)
+            for name, entry in header.items():
+                self._where[name] = path, 8 + size + entry["data_offsets"][0], entry["dtype"], tuple(entry["shape"])
 
     def __iter__(self): return iter(self._where)
     def __len__(self): return len(self._where)
 
     def shape(self, name):
-        return tuple(self._files[self._where[name]].get_slice(name).get_shape())
+        return self._where[name][3]
 
     def dtype(self, name):
         """As the file spells it: F16, F32, BF16, ..."""
-        return self._files[self._where[name]].get_slice(name).get_dtype()
+        return self._where[name][2]
 
     def __getitem__(self, name):
-        path = self._where[name]
-        if self.dtype(name) != "BF16":
-            return self._files[path].get_tensor(name)
-        with open(path, "rb") as file:                       # header: its length in 8 bytes, then JSON
-            size = int.from_bytes(file.read(8), "little")
-            start, end = json.loads(file.read(size))[name]["data_offsets"]
-        words = np.memmap(path, "<u2", "r", 8 + size + start, ((end - start) // 2,))
-        return (words.astype(np.uint32) << np.uint32(16)).view(np.float32).reshape(self.shape(name))
+        return self.read(name, np.empty)
+
+    def read(self, name, memory):
+        """The array, read into memory(shape, dtype)."""
+        path, offset, dtype, shape = self._where[name]
+        array = memory(shape, {"F16": "<f2", "BF16": "<u2", "F32": "<f4", "F64": "<f8"}[dtype])
+        try:
+            with open(path, "rb") as file:
+                file.seek(offset)
+                read = file.readinto(array.reshape(-1).view(np.uint8))
+        except OSError as e:
+            raise CheckpointError(f"{path}: {e.strerror} while reading {name}") from e
+        if read != array.nbytes:
+            raise CheckpointError(f"{path}: ends within {name}: it was changed since it was opened")
+        return (array.astype(np.uint32) << np.uint32(16)).view(np.float32) if dtype == "BF16" else array
 
 
 def weight_files(folder, stem, variant=None):
@@ -120,9 +136,10 @@ class Component:
         """{weight name: shape as the file has it}"""
         return {name: self.tensors.shape(stored) for name, stored in self.stored.items()}
 
-    def weights(self, dtype="float32"):
-        """The root node.  A weight is read, converted and laid out when a layer first asks for it, and kept."""
-        return Weights.over(self.stored, lambda name: engine_layout(self.tensors[self.stored[name]], dtype))
+    def weights(self, dtype="float32", keep=True):
+        """The root node.  A weight is read, converted and laid out when a layer asks for it; `keep` it for the next time?"""
+        return Weights.over(self.stored, lambda name: engine_layout(
+            self.tensors.read(self.stored[name], partial(scratch, "file")), dtype), keep)
 
     def check(self):
         """A dry run -> (missing names, unused names); raises CheckpointError for a weight of a wrong shape."""

@@ -5,6 +5,7 @@ import os
 import secrets
 import sys
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 
 from . import __version__
@@ -33,6 +34,9 @@ def arguments():
     p.add_argument("--rng", default="cpu", help="whose random numbers: cpu or cuda (%(default)s)")
     p.add_argument("-n", type=int, default=1, metavar="N", help="how many pictures (%(default)s)")
     p.add_argument("--variant", help="of the model's files, such as fp16")
+    p.add_argument("--low-memory", action="store_true", help="the same picture in a fraction of the memory, slower")
+    p.add_argument("--threads", type=int, metavar="N", help="how many processors to use (all)")
+    p.add_argument("--profile", action="store_true", help="print where the time went, by operation")
     p.add_argument("--quiet", action="store_true", help="no progress bar")
     p.set_defaults(run=txt2img)
 
@@ -48,7 +52,8 @@ def arguments():
 
 
 def txt2img(a):
-    from . import image, pipeline  # here, so that --help does not wait for them
+    from . import image, pipeline, threads  # here, so that --help does not wait for them
+    from .profile import profile
     if a.n < 1:
         raise InputError(f"-n is {a.n}; it must be 1 or more")
     if not a.output:
@@ -59,14 +64,18 @@ def txt2img(a):
         image.check_folder(path)
     width, height = image.parse_size(a.size) if a.size else (None, None)
     seed = secrets.randbits(32) if a.seed is None else a.seed
-    pipe = pipeline.load(a.model, variant=a.variant)
-    with Progress(a.quiet) as progress:
+    if a.threads is not None:
+        threads.use(a.threads)
+    pipe = pipeline.load(a.model, variant=a.variant, low_memory=a.low_memory)
+    with Progress(a.quiet) as progress, profile() if a.profile else nullcontext() as profiled:
         pictures = pipe.txt2img([a.prompt], negative_prompt=a.negative, num_inference_steps=a.steps, guidance_scale=a.guidance,
                                 seed=seed, width=width, height=height, sampler=a.sampler, num_images=a.n, sigmas=a.sigmas,
                                 eta=a.eta, timestep_spacing=a.spacing, rng=a.rng, progress=progress)
     for picture, path in zip(pictures, paths):
         image.save_png(picture, path, picture.info["parameters"])
         print(f"{path}: {picture.width}x{picture.height}, seed {seed}")
+    if a.profile:
+        print(profiled.table())
     return 0
 
 

@@ -31,20 +31,46 @@ def embedding(p, ids):
     return tap(p, ops.embedding(p.weight, ids))
 
 
-def linear(p, x, bias=True):
+def plus(p, layer, add):
+    """layer(add), which ends by adding `add`.  The node's own output comes before that, so a trace takes them apart."""
+    if _seen is None or add is None:
+        return tap(p, layer(add))
+    return tap(p, layer(None)) + add
+
+
+def linear(p, x, bias=True, add=None):
     """(...,C) -> (...,O)"""
-    return tap(p, ops.linear(x, p.weight, p.bias if bias else None))
+    return plus(p, lambda a: ops.linear(x, p.weight, p.bias if bias else None, add=a), add)
 
 
-def pointwise(p, x):
+def pointwise(p, x, add=None):
     """(B,N,C) -> (B,N,C').  SD 1.x stores this as a 1x1 convolution, SD 2.x as a linear layer."""
     w = p.weight
-    return tap(p, ops.linear(x, w if w.ndim == 2 else w[0, 0].T, p.bias))
+    return plus(p, lambda a: ops.linear(x, w if w.ndim == 2 else w[0, 0].T, p.bias, add=a), add)
 
 
-def conv2d(p, x, stride=1, pad=(0, 0)):
+def linear_geglu(p, x):
+    """(...,C) -> (...,O), the layer itself having 2O outputs."""
+    return ops.linear_geglu(x, p.weight, p.bias) if _seen is None else ops.geglu(linear(p, x))
+
+
+def conv2d(p, x, stride=1, pad=(0, 0), add=None, overwrite_add=False):
     """(B,H,W,C) -> (B,H',W',O)"""
-    return tap(p, ops.conv2d(x, p.weight, p.bias, stride=stride, pad=pad))
+    return plus(p, lambda a: ops.conv2d(x, p.weight, p.bias, stride=stride, pad=pad, add=a,
+                                        overwrite_add=overwrite_add and a is not None), add)
+
+
+def upsample_conv2d(p, x, size):
+    """(B,h,w,C) -> (B,H,W,O), size = (H,W)"""
+    return tap(p, ops.upsample_conv2d(x, p.weight, p.bias, size))
+
+
+def norm_conv2d(norm, conv, x, groups, eps, add=None, overwrite_x=False):
+    """Group norm, silu, 3x3 convolution: (B,H,W,C) -> (B,H,W,O)"""
+    if _seen is None:
+        return ops.norm_conv2d(x, norm.weight, norm.bias, conv.weight, conv.bias, groups=groups, eps=eps, add=add,
+                               overwrite_x=overwrite_x)
+    return conv2d(conv, group_norm(norm, x, groups, eps, act="silu"), pad=(1, 1), add=add)
 
 
 def group_norm(p, x, groups, eps, act=None):
@@ -59,7 +85,8 @@ def layer_norm(p, x, eps=1e-5):
     return tap(p, ops.layer_norm(x, p.weight, p.bias, eps=eps))
 
 
-def attention(p, x, context, heads, bias=False):
+def attention(p, x, context, heads, bias=False, add=None):
     """Queries from x (B,N,C), keys and values from context (B,M,D) -> (B,N,C).  bias: whether q, k and v have one."""
     q, k, v = linear(p.to_q, x, bias), linear(p.to_k, context, bias), linear(p.to_v, context, bias)
-    return tap(p, linear(p.to_out[0], ops.attention(q, k, v, heads)))
+    h = ops.attention(q, k, v, heads)
+    return plus(p, lambda a: linear(p.to_out[0], h, add=a), add)

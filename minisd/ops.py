@@ -2,17 +2,20 @@
 
 Images are channels-last everywhere: (B,H,W,C).  Convolution weights arrive as (kh,kw,C,O), linear ones as (O,C).
 
-A fast version may stand in for a definition: cpu.py registers some for NumPy arrays.  The array decides: the type of the
-first argument chooses the version, which may decline with NotImplemented, and then the definition below runs.
-`ops.conv2d.definition` is the definition itself; `fast_version(name, kind)` what is registered beside it."""
+A fast version may stand in for a definition: cpu.py and convolution.py register some for NumPy arrays.  The array decides:
+the type of the first argument chooses the version, which may decline with NotImplemented, and then the definition below
+runs.  `ops.conv2d.definition` is the definition itself; `fast_version(name, kind)` what is registered beside it."""
 import functools
 import math
 import sys
+from contextlib import contextmanager
 
 import numpy as np
 
 DEFINITIONS = {}                                             # name -> definition
 _fast = {}                                                   # (name, array type) -> fast version
+_slow = set()                                                # array types whose fast versions are not asked
+_watch = None                                                # called in place of each operation that is not within another
 
 
 def operation(definition):
@@ -20,14 +23,18 @@ def operation(definition):
     name = definition.__name__
     DEFINITIONS[name] = definition
 
-    @functools.wraps(definition)
-    def dispatch(x, *args, **kwargs):
-        fast = _fast.get((name, type(x[0] if isinstance(x, (list, tuple)) else x)))
-        if fast is not None:
+    def run(x, *args, **kwargs):
+        kind = type(x[0] if isinstance(x, (list, tuple)) else x)
+        fast = _fast.get((name, kind))
+        if fast is not None and kind not in _slow:
             y = fast(x, *args, **kwargs)
             if y is not NotImplemented:
                 return y
         return definition(x, *args, **kwargs)
+
+    @functools.wraps(definition)
+    def dispatch(x, *args, **kwargs):
+        return run(x, *args, **kwargs) if _watch is None else _watch(name, run, x, *args, **kwargs)
 
     dispatch.definition = definition
     return dispatch
@@ -47,6 +54,36 @@ def fast(kind, name=None):
 def fast_version(name, kind):
     """What is registered for operation `name` on arrays of type `kind`, or None."""
     return _fast.get((name, kind))
+
+
+@contextmanager
+def definitions_only(kind=np.ndarray):
+    """Meanwhile the definitions below serve arrays of type `kind`, whatever is registered beside them."""
+    _slow.add(kind)
+    try:
+        yield
+    finally:
+        _slow.discard(kind)
+
+
+@contextmanager
+def watch(watcher):
+    """Meanwhile watcher(name, run, *args, **kwargs) is called in place of each operation, `run`; within it, none is."""
+    global _watch
+
+    def once(name, run, *args, **kwargs):
+        global _watch
+        _watch = None
+        try:
+            return watcher(name, run, *args, **kwargs)
+        finally:
+            _watch = once
+
+    _watch = once
+    try:
+        yield
+    finally:
+        _watch = None
 
 
 def xp_of(x):
@@ -115,10 +152,19 @@ def embedding(weight, ids):
 
 
 @operation
-def linear(x, weight, bias=None):
-    """x (...,C), weight (O,C) -> (...,O)"""
+def linear(x, weight, bias=None, add=None, overwrite_add=False):
+    """x (...,C), weight (O,C) -> (...,O)
+
+    add: what is added at the end, (...,O);  overwrite_add: whether the result may take its memory"""
     y = x @ weight.T
-    return y if bias is None else y + bias
+    y = y if bias is None else y + bias
+    return y if add is None else y + add
+
+
+@operation
+def linear_geglu(x, weight, bias):
+    """x (...,C), weight (2O,C) -> (...,O): a linear layer, then geglu."""
+    return geglu(linear(x, weight, bias))
 
 
 @operation
@@ -141,10 +187,11 @@ def group_norm(x, weight, bias, groups, eps, act=None):
 
 
 @operation
-def conv2d(x, weight, bias, stride=1, pad=(0, 0)):
+def conv2d(x, weight, bias, stride=1, pad=(0, 0), add=None, overwrite_add=False):
     """x (B,H,W,C), weight (kh,kw,C,O) -> (B,H',W',O): one matrix product for each tap of the filter.
 
-    pad: rows of zeros before and after the picture, and as many columns."""
+    pad: rows of zeros before and after the picture, and as many columns
+    add: what is added at the end, (B,H',W',O) or (B,1,1,O);  overwrite_add: whether the result may take its memory"""
     xp = xp_of(x)
     kh, kw, C, O = weight.shape
     x = xp.pad(x, ((0, 0), pad, pad, (0, 0)))
@@ -153,7 +200,21 @@ def conv2d(x, weight, bias, stride=1, pad=(0, 0)):
     for i in range(kh):
         for j in range(kw):
             y = y + x[:, i:i + stride * H:stride, j:j + stride * W:stride] @ weight[i, j]
-    return y
+    return y if add is None else y + add
+
+
+@operation
+def norm_conv2d(x, norm_weight, norm_bias, weight, bias, groups, eps, add=None, overwrite_x=False):
+    """x (B,H,W,C), weight (3,3,C,O) -> (B,H,W,O): group_norm, silu, a 3x3 convolution; half a resnet.
+
+    add: what is added at the end, (B,H,W,O) or (B,1,1,O);  overwrite_x: whether the result may take the memory of x"""
+    return conv2d(group_norm(x, norm_weight, norm_bias, groups, eps, act="silu"), weight, bias, pad=(1, 1), add=add)
+
+
+@operation
+def upsample_conv2d(x, weight, bias, size):
+    """x (B,h,w,C), weight (3,3,C,O) -> (B,H,W,O): upsample_to `size`, then a 3x3 convolution."""
+    return conv2d(upsample_to(x, size), weight, bias, pad=(1, 1))
 
 
 @operation

@@ -3,12 +3,13 @@ import math
 import re
 import secrets
 import warnings
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from . import checkpoint, cpu, image, ops, rng, samplers, text, unet, vae  # noqa: F401  (cpu registers itself)
+from . import checkpoint, convolution, cpu, image, ops, rng, samplers, text, threads, unet, vae  # noqa: F401  (two register themselves)
 from .errors import CheckpointError, InputError, NumericalError
 
 
@@ -43,14 +44,16 @@ def denoise(predict, sampler, x, randn):
 
 
 class Pipeline:
-    """A loaded model.  Networks' weights are read when first used, and kept.
+    """A loaded model.  The weights of unet and vae are read when first used, and kept.
 
-    checkpoint: what the folder says; text_encoder, unet, vae: the weights, as trees; dtype: of all arithmetic."""
+    checkpoint: what the folder says; text_encoder, unet, vae: the weights, as trees; dtype: of all arithmetic; low_memory:
+    whether weights are read anew each time, and scratch memory kept small."""
 
-    def __init__(self, opened, dtype="float32"):
-        self.checkpoint, self.dtype = opened, np.dtype(dtype)
+    def __init__(self, opened, dtype="float32", low_memory=False):
+        self.checkpoint, self.dtype, self.low_memory = opened, np.dtype(dtype), low_memory
         self.tokenizer, self.scheduler = opened.tokenizer(), opened.scheduler
-        self.text_encoder, self.unet, self.vae = (c.weights(self.dtype) for c in opened.components)
+        self.text_encoder = opened.text_encoder.weights(self.dtype, keep=False)               # used once a prompt
+        self.unet, self.vae = (c.weights(self.dtype, keep=not low_memory) for c in (opened.unet, opened.vae))
         self.text_config, self.unet_config, self.vae_config = (c.config for c in opened.components)
 
     # ---- the steps of the way, each usable alone ----
@@ -68,15 +71,19 @@ class Pipeline:
         for words in filter(None, cut):
             warnings.warn(f"the prompt is too long: the model reads {self.tokenizer.length - 2} tokens; "
                           f"left out: {words!r}", stacklevel=3)
-        return text.encode(self.text_encoder, ids, self.text_config)
+        with self.memory():
+            return text.encode(self.text_encoder, ids, self.text_config)
 
     def predict_noise(self, x, t, context):
         """x (B,h,w,4), t 0 .. 999, context (B,M,D) -> what the unet was trained to predict, (B,h,w,4)."""
-        return unet.unet(self.unet, x, np.full(len(x), t, np.float32), context, self.unet_config)
+        with self.memory(keep=True):
+            return unet.unet(self.unet, x, np.full(len(x), t, np.float32), context, self.unet_config)
 
     def decode(self, latents):
         """Latents (B,h,w,4) -> pixels (B,H,W,3) float32 in [0,1], a picture at a time."""
-        pixels = np.concatenate([vae.decode(self.vae, z[None], self.vae_config) for z in latents])
+        threads.release()                                    # what the unet worked in
+        with self.memory():
+            pixels = np.concatenate([vae.decode(self.vae, z[None], self.vae_config) for z in latents])
         if not ops.all_finite(pixels):
             raise NumericalError("the decoded picture holds NaN or infinity: the vae's weights may be damaged")
         return image.to_unit(pixels)
@@ -88,13 +95,22 @@ class Pipeline:
         if pixels.ndim != 4 or pixels.shape[-1] != 3 or pixels.dtype.kind != "f":
             raise InputError(f"pixels are {pixels.dtype} of shape {pixels.shape}; they must be floats in [0,1] of shape (B,H,W,3)")
         image.check_size(pixels.shape[2], pixels.shape[1], self.vae_config.factor)
-        moments = vae.encode(self.vae, (2 * pixels - 1).astype(self.dtype), self.vae_config)
+        with self.memory():
+            moments = vae.encode(self.vae, (2 * pixels - 1).astype(self.dtype), self.vae_config)
         noise = self.noise(generators(seed, len(pixels), rng), (*moments.shape[:3], self.vae_config.latent_channels))
         return vae.sample(moments, noise, self.vae_config)
 
     def noise(self, draw, shape):
         """(B,h,w,C) normal numbers in the pipeline's dtype, from what generators() gave."""
         return rng.latent_noise(draw, shape).astype(self.dtype, copy=False)
+
+    @contextmanager
+    def memory(self, keep=False):
+        """Around a network's run: little scratch memory if low_memory says so, given back at the end unless it is to `keep`."""
+        with threads.frugal() if self.low_memory else nullcontext():
+            yield
+        if not keep:
+            threads.release()
 
     # ---- tasks ----
 
@@ -217,12 +233,14 @@ def generators(seed, count, kind):
     return rng.GENERATORS[kind](secrets.randbits(32) if seed is None else seed)
 
 
-def load(model=None, device="cpu", dtype=None, variant=None):
+def load(model=None, device="cpu", dtype=None, variant=None, low_memory=False):
     """A model, ready to use.
 
     model: a diffusers folder of Stable Diffusion 1.x or 2.x, or a hub id (owner/name), fetched into the hub's cache;
         None is the small model that comes with minisd, which draws icons
     device: "cpu";  dtype: of the arithmetic, "float32" (None) or "float64";  variant: of the files, such as "fp16"
+    low_memory: read each weight from the file whenever it is used and keep none, and work in smaller pieces: the same picture,
+        slower, in less than a gigabyte for SD 1.5 at 512x512
     Every weight's name and shape is checked here, by a dry run; its numbers are read when they are first used.
 
     Raises InputError for a model that cannot be found, or another device or dtype; CheckpointError for a model that is
@@ -242,7 +260,7 @@ def load(model=None, device="cpu", dtype=None, variant=None):
     if context != width:
         raise CheckpointError(f"{opened.folder}: the text encoder gives {width} numbers a token, the unet reads {context}: "
                               "they are parts of different models")
-    pipe, rows = Pipeline(opened, dtype or "float32"), opened.text_encoder.shapes()["embeddings.token_embedding.weight"][0]
+    pipe, rows = Pipeline(opened, dtype or "float32", low_memory), opened.text_encoder.shapes()["embeddings.token_embedding.weight"][0]
     if pipe.tokenizer.size > rows:
         raise CheckpointError(f"{opened.folder}: the tokenizer has {pipe.tokenizer.size} tokens, the text encoder knows {rows}: "
                               "they are parts of different models")

@@ -73,13 +73,13 @@ def embedding(weight, ids):
 
 
 @ops.fast(Shape)
-def linear(x, weight, bias=None):
+def linear(x, weight, bias=None, add=None, overwrite_add=False):
     if not known(x, weight):
         return Shape(None, weight.name)
     out = weight.shape[0]
     expect(weight, (out, x.shape[-1]), f"{x.name or 'its input'} gives {x.shape[-1]} channels")
     expect(bias, (out,), f"{weight.name} has {out} outputs")
-    return Shape((*x.shape[:-1], out), weight.name)
+    return Shape((*x.shape[:-1], out), weight.name)._joined(add)
 
 
 @ops.fast(Shape)
@@ -98,7 +98,7 @@ def group_norm(x, weight, bias, groups, eps, act=None):
 
 
 @ops.fast(Shape)
-def conv2d(x, weight, bias, stride=1, pad=(0, 0)):
+def conv2d(x, weight, bias, stride=1, pad=(0, 0), add=None, overwrite_add=False):
     if not known(x, weight):
         return Shape(None, weight.name)
     if weight.ndim != 4:
@@ -107,12 +107,16 @@ def conv2d(x, weight, bias, stride=1, pad=(0, 0)):
     expect(weight, (kh, kw, x.shape[-1], O), f"{x.name or 'its input'} gives {x.shape[-1]} channels")
     expect(bias, (O,), f"{weight.name} has {O} outputs")
     H, W = ((n + sum(pad) - k) // stride + 1 for n, k in zip(x.shape[1:3], (kh, kw)))
-    return Shape((x.shape[0], H, W, O), weight.name)
+    return Shape((x.shape[0], H, W, O), weight.name)._joined(add)
 
 
 @ops.fast(Shape)
 def geglu(x):
     return Shape((*x.shape[:-1], x.shape[-1] // 2) if known(x) else None, x.name)
+
+
+for _name in ("linear_geglu", "norm_conv2d", "upsample_conv2d"):                             # made of others
+    ops.fast(Shape, _name)(ops.DEFINITIONS[_name])
 
 
 @ops.fast(Shape)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from . import ops
 from .config import listed, number, per_level, require, whole
 from .errors import CheckpointError
-from .nn import attention, conv2d, group_norm, layer_norm, linear, pointwise, tap
+from .nn import attention, conv2d, group_norm, layer_norm, linear, linear_geglu, norm_conv2d, plus, pointwise, tap, upsample_conv2d
 
 
 @dataclass(frozen=True)
@@ -84,17 +84,18 @@ class UNetConfig:
 
 def resnet(p, x, temb, groups, eps=1e-5):
     """x (B,H,W,C), temb (B,T) -> (B,H,W,C'); C' != C exactly where conv_shortcut exists."""
-    h = conv2d(p.conv1, group_norm(p.norm1, x, groups, eps, act="silu"), pad=(1, 1))
-    if temb is not None:
-        h = h + linear(p.time_emb_proj, ops.silu(temb))[:, None, None]
-    h = conv2d(p.conv2, group_norm(p.norm2, h, groups, eps, act="silu"), pad=(1, 1))
-    return tap(p, h + (conv2d(p.conv_shortcut, x) if "conv_shortcut" in p else x))
+    time = None if temb is None else linear(p.time_emb_proj, ops.silu(temb))[:, None, None]
+    h = norm_conv2d(p.norm1, p.conv1, x, groups, eps, add=time)
+    if "conv_shortcut" in p:
+        h = norm_conv2d(p.norm2, p.conv2, h, groups, eps, overwrite_x=True)
+        return tap(p, conv2d(p.conv_shortcut, x, add=h, overwrite_add=True))
+    return tap(p, norm_conv2d(p.norm2, p.conv2, h, groups, eps, add=x, overwrite_x=True))
 
 
-def feed_forward(p, x):
+def feed_forward(p, x, add):
     """(B,N,C) -> (B,N,C) by way of 4C gated channels."""
-    h = tap(p.net[0], ops.geglu(linear(p.net[0].proj, x)))
-    return tap(p, linear(p.net[2], h))
+    h = tap(p.net[0], linear_geglu(p.net[0].proj, x))
+    return plus(p, lambda a: linear(p.net[2], h, add=a), add)
 
 
 def transformer(p, x, context, heads, groups):
@@ -104,10 +105,10 @@ def transformer(p, x, context, heads, groups):
     h = pointwise(p.proj_in, h.reshape(B, H * W, C))         # positions become a sequence: (B,N,C)
     for block in p.transformer_blocks:
         n = layer_norm(block.norm1, h)
-        h = h + attention(block.attn1, n, n, heads)
-        h = h + attention(block.attn2, layer_norm(block.norm2, h), context, heads)
-        h = tap(block, h + feed_forward(block.ff, layer_norm(block.norm3, h)))
-    return tap(p, x + pointwise(p.proj_out, h).reshape(x.shape))
+        h = attention(block.attn1, n, n, heads, add=h)
+        h = attention(block.attn2, layer_norm(block.norm2, h), context, heads, add=h)
+        h = tap(block, feed_forward(block.ff, layer_norm(block.norm3, h), add=h))
+    return tap(p, pointwise(p.proj_out, h, add=x.reshape(h.shape)).reshape(x.shape))
 
 
 def level(p, i, x, temb, context, heads, cfg):
@@ -147,5 +148,5 @@ def unet(p, x, t, context, cfg):
         for i in range(len(up.resnets)):
             x = level(up, i, ops.concat([x, skips.pop()]), temb, context, heads, cfg)
         if "upsamplers" in up:                               # to the next skip's size, odd ones included
-            x = conv2d(up.upsamplers[0].conv, ops.upsample_to(x, skips[-1].shape[1:3]), pad=(1, 1))
-    return conv2d(p.conv_out, group_norm(p.conv_norm_out, x, cfg.groups, cfg.eps, act="silu"), pad=(1, 1))
+            x = upsample_conv2d(up.upsamplers[0].conv, x, skips[-1].shape[1:3])
+    return norm_conv2d(p.conv_norm_out, p.conv_out, x, cfg.groups, cfg.eps)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from . import ops
 from .config import listed, number, require, whole
 from .errors import CheckpointError
-from .nn import attention, conv2d, group_norm, tap
+from .nn import attention, conv2d, group_norm, norm_conv2d, tap, upsample_conv2d
 from .unet import resnet
 
 EPS = 1e-6                                                   # of every group norm here
@@ -57,7 +57,7 @@ def pixel_attention(p, x, groups):
     """One head over all positions, the only place where far pixels see each other: (B,H,W,C) -> (B,H,W,C)."""
     B, H, W, C = x.shape
     h = group_norm(p.group_norm, x, groups, EPS).reshape(B, H * W, C)
-    return tap(p, x + attention(p, h, h, heads=1, bias=True).reshape(x.shape))
+    return tap(p, attention(p, h, h, heads=1, bias=True, add=x.reshape(h.shape)).reshape(x.shape))
 
 
 def middle(p, x, groups):
@@ -77,7 +77,7 @@ def encode(p, x, cfg):
         if "downsamplers" in down:                           # pads below and at the right only
             x = conv2d(down.downsamplers[0].conv, x, stride=2, pad=(0, 1))
     x = middle(e.mid_block, x, cfg.groups)
-    x = tap(e, conv2d(e.conv_out, group_norm(e.conv_norm_out, x, cfg.groups, EPS, act="silu"), pad=(1, 1)))
+    x = tap(e, norm_conv2d(e.conv_norm_out, e.conv_out, x, cfg.groups, EPS))
     return conv2d(p.quant_conv, x) if cfg.quant else x
 
 
@@ -99,5 +99,5 @@ def decode(p, latents, cfg):
             x = resnet(r, x, None, cfg.groups, EPS)
         if "upsamplers" in up:
             H, W = x.shape[1:3]
-            x = conv2d(up.upsamplers[0].conv, ops.upsample_to(x, (2 * H, 2 * W)), pad=(1, 1))
-    return tap(d, conv2d(d.conv_out, group_norm(d.conv_norm_out, x, cfg.groups, EPS, act="silu"), pad=(1, 1)))
+            x = upsample_conv2d(up.upsamplers[0].conv, x, (2 * H, 2 * W))
+    return tap(d, norm_conv2d(d.conv_norm_out, d.conv_out, x, cfg.groups, EPS))

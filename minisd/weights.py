@@ -3,11 +3,22 @@
 import numpy as np
 
 from .errors import CheckpointError, MissingWeight
+from .threads import parallel, split
 
 
 def engine_layout(w, dtype=None):
-    """A convolution's (O,C,kh,kw) becomes (kh,kw,C,O); anything else keeps its shape."""
-    return np.ascontiguousarray(w.transpose(2, 3, 1, 0) if w.ndim == 4 else w, dtype)
+    """A copy in `dtype` (its own): a convolution's (O,C,kh,kw) becomes (kh,kw,C,O); anything else keeps its shape."""
+    out = np.empty(engine_shape(w.shape), dtype or w.dtype)
+    if w.ndim != 4:
+        flat, given = out.reshape(-1), w.reshape(-1)
+        parallel(lambda s: np.copyto(flat[s[0]:s[1]], given[s[0]:s[1]]), split(w.size, w.size >> 16))
+        return out
+
+    def block(s):                                            # converted first, in its own order, then turned within the cache
+        out[:, :, s[0]:s[1]] = w[:, s[0]:s[1]].astype(out.dtype).transpose(2, 3, 1, 0)
+
+    parallel(block, split(w.shape[1], w.size >> 16))
+    return out
 
 
 def engine_shape(shape):
@@ -22,8 +33,9 @@ class Weights:
         self._tree, self._leaves, self.path = tree, leaves, path
 
     @classmethod
-    def over(cls, names, load):
-        """The root node over `names`; load(name) -> array is called once for each weight that a layer asks for."""
+    def over(cls, names, load, keep=True):
+        """The root node over `names`; load(name) -> array is called for each weight that a layer asks for: once, or each time
+        if they are not to `keep`, which takes little memory and more time."""
         tree = {}
         for name in sorted(names, key=lambda s: [(k.isdigit(), int(k) if k.isdigit() else k) for k in s.split(".")]):
             *parents, leaf = name.split(".")
@@ -33,7 +45,7 @@ class Weights:
                 if node is None:
                     raise CheckpointError(f"{name}: the file holds a weight and a layer of the same name")
             node[leaf] = None
-        return cls(tree, Leaves(load))
+        return cls(tree, Leaves(load, keep))
 
     @classmethod
     def from_flat(cls, arrays, dtype=None):
@@ -62,18 +74,21 @@ class Weights:
 
     def unread(self):
         """Names of arrays that no layer has asked for: empty after one full forward pass."""
-        return [name for name in self.names() if name not in self._leaves]
+        return [name for name in self.names() if name not in self._leaves.read]
 
 
 class Leaves(dict):
-    """Arrays by full name, each loaded once."""
+    """Arrays by full name, each loaded when asked for; `read`: the names of those that were."""
 
-    def __init__(self, load):
+    def __init__(self, load, keep=True):
         super().__init__()
-        self.load = load
+        self.load, self.keep, self.read = load, keep, set()
 
     def __missing__(self, name):
-        self[name] = array = self.load(name)
+        array = self.load(name)
+        self.read.add(name)
+        if self.keep:
+            self[name] = array
         return array
 
     def missing(self, node, name, path):

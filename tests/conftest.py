@@ -1,6 +1,29 @@
+from contextlib import nullcontext
+
 import cases
 import golden
 import pytest
+
+
+def pytest_addoption(parser):
+    parser.addoption("--definitions", action="store_true", help="compute with the definitions of ops.py alone, not their fast versions")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def definitions(request):
+    """With --definitions, everything but the tests of the fast versions themselves runs without them."""
+    from minisd import ops
+    with ops.definitions_only() if request.config.getoption("--definitions") else nullcontext():
+        yield
+
+
+@pytest.fixture
+def fast_versions():
+    """The fast versions, even with --definitions."""
+    from minisd import ops
+    held, ops._slow = ops._slow, set()
+    yield
+    ops._slow = held
 
 
 @pytest.fixture(scope="session")

@@ -88,6 +88,25 @@ def test_old_attention_names_of_the_vae(sd1_copy, sd1_folder):
     assert np.array_equal(minisd.load(sd1_copy).decode(z), minisd.load(sd1_folder).decode(z))
 
 
+def test_a_file_that_changes_after_it_was_opened(sd1_copy):
+    pipe = minisd.load(sd1_copy)
+    whole = (sd1_copy / UNET).read_bytes()
+    (sd1_copy / UNET).write_bytes(whole[:len(whole) // 2])
+    with pytest.raises(CheckpointError, match="ends within .*: it was changed since it was opened"):
+        pipe.txt2img("a cat", num_inference_steps=1, width=64, height=64)
+    (sd1_copy / UNET).unlink()
+    with pytest.raises(CheckpointError, match="No such file or directory while reading"):
+        pipe.txt2img("a cat", num_inference_steps=1, width=64, height=64)
+
+
+def test_files_are_a_mapping(sd1_folder):
+    """What is read stays what it is when more is read."""
+    component = checkpoint.open_folder(sd1_folder).unet
+    arrays = dict(component.tensors)
+    expected = load_file(sd1_folder / UNET)
+    assert set(arrays) == set(expected) and all(np.array_equal(arrays[n], expected[n]) for n in expected)
+
+
 def test_position_ids_are_not_a_weight(sd1_copy):
     change(sd1_copy / "text_encoder/model.safetensors", lambda a: a.update({"embeddings.position_ids": np.arange(77)[None]}))
     minisd.load(sd1_copy)                                    # and no warning, which would be an error here

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minisd import cli, image, pipeline
+from minisd import cli, image, pipeline, threads
 from minisd.errors import InputError
 
 
@@ -36,6 +36,26 @@ def test_a_picture(run, tmp_path, sd1):
         assert np.array_equal(np.asarray(picture), np.asarray(expected))
         assert picture.info["parameters"].startswith(
             "a cat\nNegative prompt: blur, noise\nSteps: 2, Sampler: Euler, CFG scale: 5.0, Seed: 3")
+
+
+def test_profile(run, monkeypatch):
+    """The rows add up, and the arithmetic is what the shapes say."""
+    import minisd.profile
+    kept, before = [], threads.count()
+    monkeypatch.setattr(minisd.profile, "Profile", lambda make=minisd.profile.Profile: kept.append(make()) or kept[0])
+    code, out, _ = run("--profile", "--threads", 1, "--low-memory", "--quiet")
+    threads.use(before)
+    table = out.split("\n", 1)[1].rstrip().split("\n")
+    assert code == 0 and table[0].split() == ["operation", "calls", "seconds", "share", "GFLOP/s"]
+    assert table[-1].startswith("1 threads; NumPy's products: ")
+    rows, seconds = kept[0].rows, kept[0].seconds
+    assert {"linear", "attention", "norm_conv2d", "conv2d"} <= set(rows) == {line.split()[0] for line in table[1:-3]}
+    assert 0 < sum(r[1] for r in rows.values()) < seconds
+
+
+def test_a_wrong_number_of_threads(run, tmp_path):
+    code, _, err = run("--threads", 0)
+    assert code == 1 and "threads is 0; it must be a whole number, 1 or more" in err and not left(tmp_path)
 
 
 def test_several(run, tmp_path):

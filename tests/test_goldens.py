@@ -6,7 +6,7 @@ import pytest
 from golden import Golden
 
 import minisd
-from minisd import image
+from minisd import convolution, image
 
 
 def test_every_layer(model):
@@ -22,6 +22,12 @@ def test_untraced_output_is_the_same(model):
         y, seen = golden.run_model(model, case, p, trace=False)
         assert not seen
         assert golden.relative(y, golden.channels_last(expected[f"{case}.output"])) <= golden.BOUND
+
+
+def test_untraced_output_with_winograd_everywhere(model, monkeypatch):
+    """The goldens' pictures are small, and by themselves would leave most convolutions to the other way."""
+    monkeypatch.setattr(convolution, "TILES", 1)
+    test_untraced_output_is_the_same(model)
 
 
 def test_no_weight_is_ignored(model):

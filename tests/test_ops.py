@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from minisd import cpu, ops, selftest
+from minisd import ops, selftest
 from minisd.shapes import Shape
 
 RANDOM = np.random.default_rng(0)
@@ -84,35 +84,21 @@ def test_timestep_features():
 # ---- fast versions and the table ----
 
 
+@pytest.mark.usefixtures("fast_versions")
 def test_selftest_finds_every_operation_right():
     rows = selftest.selftest()
     assert {row[0] for row in rows} == set(ops.DEFINITIONS)
     assert all(ok for *_, ok in rows), rows
 
 
-@pytest.mark.parametrize("name", ["attention", "conv2d"])
-def test_a_fast_version_serves_numpy_arrays(name):
-    """Called directly, so that one which declines, or a table that forgot it, cannot pass."""
-    version = ops.fast_version(name, np.ndarray)
-    assert version is getattr(cpu, name)
-    for _, args, kwargs in (c for c in selftest.cases(lambda *s: draw(*s).astype(np.float32)) if c[0] == name):
-        found = version(*args, **kwargs)
-        assert found is not NotImplemented
-        assert np.abs(found - ops.DEFINITIONS[name](*args, **kwargs)).max() < 1e-4
-
-
-def test_attention_in_many_tiles(monkeypatch):
-    monkeypatch.setattr(cpu, "TILE", 37 * 16)
-    q, k, v = draw(1, 50, 8), draw(1, 37, 8), draw(1, 37, 8)
-    assert np.allclose(cpu.attention(q, k, v, 2), ops.attention.definition(q, k, v, 2))
-    q = draw(1, 37, 8)
-    assert np.allclose(cpu.attention(q, k, v, 2, causal=True), ops.attention.definition(q, k, v, 2, causal=True))
-
-
-def test_conv2d_in_many_strips(monkeypatch):
-    monkeypatch.setattr(cpu, "TILE", 100)
-    x, w, b = draw(2, 9, 7, 3), draw(3, 3, 3, 4), draw(4)
-    assert np.allclose(cpu.conv2d(x, w, b, pad=(1, 1)), ops.conv2d.definition(x, w, b, pad=(1, 1)))
+@pytest.mark.usefixtures("fast_versions")
+def test_definitions_only():
+    """While it lasts, no fast version is asked; afterwards they are."""
+    x, w, b = (draw(*s).astype(np.float32) for s in ((1, 32, 32, 16), (3, 3, 16, 4), (4,)))
+    defined = ops.conv2d.definition(x, w, b, pad=(1, 1))
+    with ops.definitions_only():
+        assert np.array_equal(ops.conv2d(x, w, b, pad=(1, 1)), defined)
+    assert not np.array_equal(ops.conv2d(x, w, b, pad=(1, 1)), defined), "Winograd's rounding is another"
 
 
 def test_the_array_decides_and_may_be_declined():

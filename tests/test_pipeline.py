@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 import minisd
-from minisd import pipeline, samplers
+from minisd import pipeline, samplers, threads
 from minisd.errors import InputError, NumericalError
 
 SMALL = dict(prompt="a cat", num_inference_steps=2, seed=1, width=64, height=64)
@@ -22,6 +22,24 @@ def test_outputs(sd1):
     assert latent.shape == (1, 8, 8, 4) and latent.dtype == np.float32
     assert np.array_equal(np.asarray(picture), (array[0] * 255).round().astype(np.uint8))
     assert np.array_equal(sd1.decode(latent), array)
+
+
+def test_low_memory_draws_the_same_and_keeps_nothing(sd1, sd1_folder):
+    frugal = minisd.load(sd1_folder, low_memory=True)
+    budgets, budget = set(), threads.budget
+    found = frugal.txt2img(**SMALL, output="array", progress=lambda step: budgets.add(threads.budget()))
+    assert np.abs(found - sd1.txt2img(**SMALL, output="array")).max() < 1e-4
+    assert not frugal.unet._leaves and not frugal.vae._leaves and not frugal.text_encoder._leaves
+    assert frugal.unet.unread() == [] and not threads._buffers
+    assert budgets == {budget()}, "only while a network runs"
+
+
+def test_low_memory_works_in_smaller_pieces(sd1_folder, monkeypatch):
+    seen, pipes = [], [minisd.load(sd1_folder, low_memory=low_memory) for low_memory in (False, True)]
+    monkeypatch.setattr(pipeline.unet, "unet", lambda p, x, *_: seen.append(threads.budget()) or x)
+    for pipe in pipes:
+        pipe.predict_noise(np.zeros((1, 8, 8, 4), np.float32), 1, None)
+    assert seen[1] < seen[0] / 4
 
 
 def test_steps_are_the_same_loop(sd1):

@@ -1,0 +1,203 @@
+"""Convolutions on a CPU.  Importing this file puts them beside their definitions in ops.py.
+
+A 3x3 convolution of stride 1 over a picture that is large enough goes Winograd's way, F(4x4,3x3) of Lavin & Gray 2016: 4x4
+outputs come from a tile of 6x6 inputs by 36 products where the definition has 144.  The others become one product of matrices,
+of patches of the input by the weights (im2col).  Either way a strip of the picture is brought into scratch memory, normalised
+on the way there where a norm comes first, and leaves it complete: no array as large as the picture is made in between."""
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+
+from . import ops
+from .cpu import FEW, FEW_PRODUCTS, linear, norm_factors, normalise, product
+from .threads import budget, count, parallel, scratch, split
+
+TILES = 64                                                   # fewer do not repay the transform of the weights
+
+
+@dataclass(frozen=True)
+class Winograd:
+    """Y = A [(G w) (B x)]: how to convolve a tile.   Lavin & Gray 2016, eq. 8, written for flattened tiles.
+
+    A (16,K): K products -> 4x4 outputs; B (K,window^2): inputs -> K factors; G (K,9): weights -> K factors.
+    A tile reads window x window inputs, and the next one lies `step` inputs further."""
+    A: np.ndarray
+    B: np.ndarray
+    G: np.ndarray
+    window: int = 6
+    step: int = 4
+
+
+def winograd(points, doubled=False):
+    """The transforms that multiply polynomials by their values at five `points` and at infinity (Toom-Cook).
+
+    Any points do in exact arithmetic; in float32 they decide the error.  doubled: the picture is read as if each pixel stood
+    there twice in both directions.  Then the factors at -1 are zero (if 1 is another point, and the rest are of both signs),
+    and 25 products are left of 36."""
+    A, B, G = np.zeros((4, 6)), np.zeros((6, 6)), np.zeros((6, 3))
+    for k, p in enumerate(points):
+        others = [q for q in points if q != p]
+        A[:, k] = p ** np.arange(4.0)
+        G[k] = p ** np.arange(3.0) / np.prod([p - q for q in others])
+        B[k, :5] = np.poly(others)[::-1]
+    A[3, 5] = G[5, 2] = 1
+    B[5] = np.poly(points)[::-1]
+    if doubled:
+        B = B @ np.eye(4)[[0, 1, 1, 2, 2, 3]]                # the tile's six inputs are these four pixels
+        used = np.abs(B).sum(1) > 1e-12
+        A, B, G = A[:, used], B[used], G[used]
+    A, B, G = (np.kron(m, m) for m in (A, B, G))             # both directions at once
+    return Winograd(A, B, G, *((4, 2) if doubled else (6, 4)))
+
+
+PLAIN = winograd((0, 0.75, -0.75, 1.5, -1.5))                # a fifth of the error of the usual 0, 1, -1, 2, -2
+DOUBLED = winograd((0, 1, -1, 1.5, -1.5), doubled=True)
+
+
+@ops.fast(np.ndarray)
+def conv2d(x, weight, bias, stride=1, pad=(0, 0), add=None, overwrite_add=False):
+    """Winograd's way, or patches; a 1x1 convolution is a linear layer."""
+    if weight.shape[:2] == (1, 1) and stride == 1 and pad == (0, 0):
+        return linear(x, weight[0, 0].T, bias, add, overwrite_add)
+    if stride == 1 and pad == (1, 1) and worth_it(x.shape, weight.shape):
+        return by_tiles(PLAIN, x, weight, bias, x.shape[1:3], add=add)
+    return by_patches(x, weight, bias, stride, pad, add=add)
+
+
+@ops.fast(np.ndarray)
+def norm_conv2d(x, norm_weight, norm_bias, weight, bias, groups, eps, add=None, overwrite_x=False):
+    """The norm's statistics in one pass over x; then it is applied to each strip on its way into scratch memory."""
+    norm = norm_factors(x, norm_weight, norm_bias, groups, eps)
+    if worth_it(x.shape, weight.shape):
+        return by_tiles(PLAIN, x, weight, bias, x.shape[1:3], norm, add, overwrite_x)
+    return by_patches(x, weight, bias, 1, (1, 1), norm, add)
+
+
+@ops.fast(np.ndarray)
+def upsample_conv2d(x, weight, bias, size):
+    """Straight from the small picture, where that has the same size as `size` once doubled; else it declines."""
+    B, h, w, C = x.shape
+    if size != (2 * h, 2 * w) or not worth_it((B, *size, C), weight.shape):
+        return NotImplemented
+    return by_tiles(DOUBLED, x, weight, bias, size)
+
+
+def worth_it(shape, weight_shape):
+    """Whether Winograd's way is faster: there must be enough tiles, and enough input channels."""
+    B, H, W, C = shape
+    return weight_shape[:2] == (3, 3) and C >= 16 and B * -(-H // 4) * -(-W // 4) >= TILES
+
+
+def padded(x, n, top, left, shape, norm, first=None):
+    """Rows and columns of picture n from row `top` and column `left` on, in scratch memory, with zeros where that lies beyond
+    the picture: (rows, columns, C).
+
+    norm: (scale, shift) of (B,C) that silu(x * scale + shift) is taken with, or None;  first: the first row, if not in x"""
+    B, H, W, C = x.shape
+    out = scratch("strip", (*shape, C), x.dtype)
+    y0, y1 = max(top, 0), min(top + shape[0], H)
+    out[:y0 - top], out[y1 - top:], out[:, :-left], out[:, W - left:] = 0, 0, 0, 0
+    inside = out[y0 - top:y1 - top, -left:W - left]
+
+    def bring(rows, place):
+        if norm is None:
+            np.copyto(place, rows)
+        else:
+            normalise(rows, norm[0][n], norm[1][n], place, act="silu")
+
+    bring(x[n, y0:y1, :inside.shape[1]], inside)
+    if first is not None:
+        bring(first[None, :inside.shape[1]], inside[:1])
+    return out
+
+
+def by_tiles(way, x, weight, bias, size, norm=None, add=None, overwrite_x=False):
+    """A 3x3 convolution by Winograd's way: x (B,h,w,C), weight (3,3,C,O) -> (B,H,W,O), (H,W) = size.
+
+    Written over x, where that may be and C = O: a block of lines reads all it needs before it is written, but for the row of
+    pixels above it, which the block before kept."""
+    (B, _, _, C), O, (H, W), dtype = x.shape, weight.shape[3], size, x.dtype
+    if add is not None and add.shape[1:3] == (1, 1):         # the same for all of a picture: as good as a bias
+        bias, add = bias + add[:, 0, 0], None
+    bias = np.broadcast_to(bias, (B, O))
+    a, b, g = (m.astype(dtype) for m in (way.A, way.B, way.G))
+    K, high, wide = len(b), -(-H // 4), -(-W // 4)           # products of a tile; tiles below and beside each other
+    out = x if overwrite_x and x.shape == (B, H, W, O) else np.empty((B, H, W, O), dtype)
+
+    def block(first, last, above):
+        """Lines `first` to `last` of tiles, of all pictures one below the other; above: the row of pixels above them."""
+        lines = last - first
+        V = scratch("V", (K, lines, wide * C), dtype, shared=True)
+
+        def inputs(part):
+            for n, i, j in within(first + part[0], first + part[1], high):
+                s = padded(x, n, i * way.step - 1, -1, ((j - i - 1) * way.step + way.window, (wide - 1) * way.step + way.window), norm,
+                           above if part[0] == 0 and i else None)
+                tiles = scratch("tiles", (way.window, way.window, j - i, wide, C), dtype)
+                down, along, channel = s.strides
+                np.copyto(tiles, as_strided(s, tiles.shape, (down, along, down * way.step, along * way.step, channel)))
+                k = n * high + i - first
+                np.matmul(b, tiles.reshape(way.window ** 2, -1), out=V.reshape(K, -1)[:, k * wide * C:(k + j - i) * wide * C])
+
+        def outputs(item):
+            (i, j), (c, d) = item
+            w, U = scratch("w", (9, C, d - c), dtype), scratch("U", (K, C, d - c), dtype)
+            np.copyto(w, weight.reshape(9, C, O)[:, :, c:d])
+            np.matmul(g, w.reshape(9, -1), out=U.reshape(K, -1))
+            M = scratch("M", (K, (j - i) * wide, d - c), dtype)
+            np.matmul(V[:, i:j].reshape(K, -1, C), U, out=M)
+            Y = np.matmul(a, M.reshape(K, -1), out=scratch("Y", (16, M[0].size), dtype)).reshape(4, 4, j - i, wide, d - c)
+            for n, top, bottom in within(first + i, first + j, high):
+                k = n * high + top - first - i
+                for row in range(4):
+                    for column in range(4):
+                        o = out[n, 4 * top + row:4 * bottom:4, column::4, c:d]
+                        np.add(Y[row, column, k:k + len(o), :o.shape[1]], bias[n, c:d], out=o)
+                if add is not None:
+                    out[n, 4 * top:4 * bottom, :, c:d] += add[n, 4 * top:4 * bottom, :, c:d]
+
+        parallel(inputs, split(lines, max(2 * count(), lines * wide // 64), least=FEW // (4 * wide * C)))
+        n, i = divmod(last, high)
+        below = x[n, 4 * i - 1].copy() if overwrite_x and i else None
+        columns = split(O, count() * -(-O // (count() * most)), least=min(64, most))
+        parallel(outputs, [(i, c) for c in columns for i in split(lines, -(-count() // len(columns)))],
+                 together=FEW_PRODUCTS * len(columns) // V.size // O + 1)
+        return below
+
+    most = max(1, min(160, budget() // (2 * K * C * dtype.itemsize)))                         # output channels at a time
+    above = None
+    for first, last in split(B * high, -(-B * high * wide * K * C * dtype.itemsize // budget())):
+        above = block(first, last, above)
+    return out
+
+
+def within(first, last, height):
+    """Lines `first` to `last` of pictures that stand one below the other, each `height` lines high -> for each picture that
+    they touch: its number, and which of its lines."""
+    for n in range(first // height, -(-last // height)):
+        yield n, max(first - n * height, 0), min(last - n * height, height)
+
+
+def by_patches(x, weight, bias, stride, pad, norm=None, add=None):
+    """Any convolution, as a product of patches (rows, kh*kw*C) by weights (kh*kw*C, O)."""
+    (B, H, W, C), (kh, kw, _, O), dtype = x.shape, weight.shape, x.dtype
+    H, W = (H + sum(pad) - kh) // stride + 1, (W + sum(pad) - kw) // stride + 1
+    K = kh * kw * C
+    out = np.empty((B * H, W, O), dtype)                     # lines of all pictures, one below the other
+    for first, last in split(B * H, -(-B * H * W * K * dtype.itemsize // budget())):
+        P = scratch("V", (last - first, W, kh, kw, C), dtype, shared=True)
+
+        def inputs(part):
+            for n, i, j in within(first + part[0], first + part[1], H):
+                s = padded(x, n, i * stride - pad[0], -pad[0], ((j - i - 1) * stride + kh, (W - 1) * stride + kw), norm)
+                down, along, channel = s.strides
+                np.copyto(P[n * H + i - first:n * H + j - first], as_strided(
+                    s, (j - i, W, kh, kw, C), (down * stride, along * stride, down, along, channel)))
+
+        parallel(inputs, split(last - first, 4 * count(), least=2 * FEW // (W * K)))
+        product(P.reshape(-1, K), weight.reshape(K, O), out[first:last].reshape(-1, O), bias)
+    out = out.reshape(B, H, W, O)
+    if add is not None:
+        out += add
+    return out
