@@ -25,7 +25,7 @@ def product(a, b, out, bias=None, add=None):
         y = out[s[0]:s[1]] if add is not out else scratch("product", (s[1] - s[0], O), out.dtype)
         np.matmul(a[s[0]:s[1]], b, out=y)
         if bias is not None:
-            add_row(y, bias)
+            each_row(np.add, y, bias)
         if add is not None:
             np.add(add[s[0]:s[1]], y, out=out[s[0]:s[1]])
 
@@ -43,12 +43,13 @@ def product(a, b, out, bias=None, add=None):
         parallel(columns, split(O, count(), least=max(64, FEW_PRODUCTS // a.size)))
 
 
-def add_row(y, row):
-    """y (N,C) += row (C,).  NumPy is slow at adding short rows, so several are taken as one."""
+def each_row(ufunc, y, row):
+    """ufunc of each row of y (N,C) and `row` (C,), in place.  NumPy is slow at short rows, so several are taken as one."""
     k = max(1, 4096 // len(row))
     whole = len(y) // k * k
-    y[:whole].reshape(-1, k * len(row))[...] += np.tile(row, k)
-    y[whole:] += row
+    long = y[:whole].reshape(-1, k * len(row))
+    ufunc(long, np.tile(row, k), out=long)
+    ufunc(y[whole:], row, out=y[whole:])
 
 
 @ops.fast(np.ndarray)
@@ -74,12 +75,12 @@ def linear_geglu(x, weight, bias):
         h, gate = scratch("h", shape, x.dtype), scratch("gate", shape, x.dtype)
         np.matmul(a[i:j], weight[c:d].T, out=h)
         np.matmul(a[i:j], weight[O + c:O + d].T, out=gate)
-        h += bias[c:d]
-        gate += bias[O + c:O + d]
+        each_row(np.add, h, bias[c:d])
+        each_row(np.add, gate, bias[O + c:O + d])
         gelu(gate)
         np.multiply(h, gate, out=flat[i:j, c:d])
 
-    parallel(block, [(r, c) for r in split(len(a), -(-len(a) // 1024))
+    parallel(block, [(r, c) for r in split(len(a), -(-len(a) // 512))
                      for c in split(O, -(-O // 320), least=FEW_PRODUCTS // (2 * a.size))])
     return out
 
@@ -115,8 +116,8 @@ def layer_norm(x, weight, bias, eps=1e-5):
         np.subtract(a[s[0]:s[1]], a[s[0]:s[1]].mean(-1, keepdims=True), out=y)
         var = np.einsum("nc,nc->n", y, y) / C
         y *= (1 / np.sqrt(var + eps))[:, None]
-        y *= weight
-        add_row(y, bias)
+        each_row(np.multiply, y, weight)
+        each_row(np.add, y, bias)
 
     parallel(strip, split(len(a), max(count(), a.size // STRIP), least=FEW // C))
     return out
@@ -183,21 +184,18 @@ def attention(q, k, v, heads, causal=False):
     """A tile of scores at a time, so that the N x M of them never stand in memory (Dao et al. 2022, without its rescaling).
 
     Softmax does not change when a number is added to all scores of a query.  So the keys' mean is taken off them, which leaves
-    scores of at most |q| max |k|; where this is small, exp cannot overflow and the maximum need not be looked for.  A column of
-    ones beside v makes the product that sums the values sum the weights too."""
+    scores of at most |q| max |k|; where this is small, exp cannot overflow and the maximum need not be looked for."""
     B, N, C = q.shape
     M, d = k.shape[1], C // heads
     out = np.empty((B, N, C), q.dtype)
     keys = scratch("keys", (B, heads, d, M), q.dtype, shared=True)
-    values = scratch("values", (B, heads, M, d + 1), q.dtype, shared=True)
-    longest = np.empty((B, heads))
+    longest, ones = np.empty((B, heads)), np.ones(M, q.dtype)
 
     def prepare(item):
         b, h = item
         centred = k[b, :, h * d:(h + 1) * d] - k[b, :, h * d:(h + 1) * d].mean(0)
         np.multiply(centred.T, 1 / math.sqrt(d), out=keys[b, h])
         longest[b, h] = math.sqrt((keys[b, h] ** 2).sum(0).max())
-        values[b, h, :, :d], values[b, h, :, d] = v[b, :, h * d:(h + 1) * d], 1
 
     def scores(b, h, i, j, m, n):
         s = np.matmul(q[b, i:j, h * d:(h + 1) * d], keys[b, h, :, m:n], out=scratch("scores", (j - i, n - m), q.dtype))
@@ -207,24 +205,27 @@ def attention(q, k, v, heads, causal=False):
 
     def tile(item):
         b, h, (i, j) = item
-        own = q[b, i:j, h * d:(h + 1) * d]
+        head = slice(h * d, (h + 1) * d)
+        own, values, o = q[b, i:j, head], v[b, :, head], out[b, i:j, head]
         if math.sqrt(np.einsum("nd,nd->n", own, own).max()) * longest[b, h] <= EXACT:
-            o, more = (scratch(name, (j - i, d + 1), q.dtype) for name in ("o", "more"))
+            part = scratch("part", (j - i, d), q.dtype)
             for m in range(0, M, KEYS):
                 s = scores(b, h, i, j, m, min(m + KEYS, M))
                 np.exp(s, out=s)
-                np.matmul(s, values[b, h, m:m + KEYS], out=more if m else o)
-                if m:
-                    o += more
+                np.matmul(s, values[m:m + KEYS], out=part)
+                if m == 0:
+                    total, o[...] = s @ ones[:len(s[0])], part
+                else:
+                    total += s @ ones[:len(s[0])]
+                    o += part
+            o /= total[:, None]
         else:
-            o = np.empty((j - i, d + 1), q.dtype)
             step = max(1, QUERIES * KEYS // M)
             for n in range(i, j, step):
                 s = scores(b, h, n, min(n + step, j), 0, M)
                 s -= s.max(-1, keepdims=True)
                 np.exp(s, out=s)
-                np.matmul(s, values[b, h], out=o[n - i:n - i + len(s)])
-        np.divide(o[:, :d], o[:, d:], out=out[b, i:j, h * d:(h + 1) * d])
+                o[n - i:n - i + len(s)] = (s @ values) / (s @ ones)[:, None]
 
     pairs = [(b, h) for b in range(B) for h in range(heads)]
     tiles = split(N, -(-N // QUERIES))

@@ -58,16 +58,24 @@ def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-def reference(folder, name):
-    """Writes the model to folder/name and what torch makes of it to folder/name.npz; prints its seconds as JSON."""
+def quiet():
+    """diffusers and transformers without their messages and bars, torch without gradients."""
     import diffusers
     import torch
     import transformers
     torch.set_grad_enabled(False)
-    diffusers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    model, place = MODELS[name], folder / name
+    for library in (diffusers.utils, transformers.utils):
+        library.logging.set_verbosity_error()
+        library.logging.disable_progress_bar()
+
+
+def write_model(folder, name):
+    """The model with seeded random float16 weights -> diffusers' pipeline; written to folder/name."""
+    import diffusers
+    import torch
+    import transformers
+    quiet()
+    model = MODELS[name]
     torch.manual_seed(0)
     kind, more = model["scheduler"]
     recipe.write_tokenizer(folder / "tokenizer", pad=model["pad"])
@@ -76,9 +84,15 @@ def reference(folder, name):
         text_encoder=transformers.CLIPTextModel(transformers.CLIPTextConfig(**model["text"])).half(),
         tokenizer=transformers.CLIPTokenizer.from_pretrained(folder / "tokenizer"), safety_checker=None, feature_extractor=None,
         scheduler=getattr(diffusers, kind).from_config({**SCHEDULE, **more}), requires_safety_checker=False)
-    pipe.save_pretrained(place)
-    pipe = pipe.to(torch.float32)
-    x, context, latent = map(torch.from_numpy, inputs(model["unet"]["cross_attention_dim"]))
+    pipe.save_pretrained(folder / name)
+    return pipe
+
+
+def reference(folder, name):
+    """Writes the model to folder/name and what torch makes of it to folder/name.npz; prints its seconds as JSON."""
+    import torch
+    pipe = write_model(folder, name).to(torch.float32)
+    x, context, latent = map(torch.from_numpy, inputs(pipe.unet.config.cross_attention_dim))
     start = time.perf_counter()
     found = {"unet": pipe.unet(x, torch.tensor([981.0, 333.0]), context).sample.numpy()}
     unet = time.perf_counter() - start
