@@ -18,41 +18,54 @@ TILES = 64                                                   # fewer do not repa
 
 @dataclass(frozen=True)
 class Winograd:
-    """Y = A [(G w) (B x)]: how to convolve a tile.   Lavin & Gray 2016, eq. 8, written for flattened tiles.
+    """Y = A [(G w) (B x)]: how to convolve a tile of 4x4 outputs.   Lavin & Gray 2016, eq. 8, for tiles written as vectors.
 
-    A (16,K): K products -> 4x4 outputs; B (K,window^2): inputs -> K factors; G (K,9): weights -> K factors.
+    A (16,36): products -> outputs; B (36,window^2): inputs -> factors; G (36,9): weights -> factors.
     A tile reads window x window inputs, and the next one lies `step` inputs further."""
     A: np.ndarray
     B: np.ndarray
     G: np.ndarray
-    window: int = 6
-    step: int = 4
+    window: int
+    step: int
 
 
-def winograd(points, doubled=False):
-    """The transforms that multiply polynomials by their values at five `points` and at infinity (Toom-Cook).
+def toom_cook(points, taps):
+    """A (m,n), B (n,n), G (n,taps) for m outputs of a filter of so many taps: polynomials are multiplied by their values at the
+    points and at infinity, n in all, m = n - taps + 1.   Lavin & Gray 2016, section 4.
 
-    Any points do in exact arithmetic; in float32 they decide the error.  doubled: the picture is read as if each pixel stood
-    there twice in both directions.  Then the factors at -1 are zero (if 1 is another point, and the rest are of both signs),
-    and 25 products are left of 36."""
-    A, B, G = np.zeros((4, 6)), np.zeros((6, 6)), np.zeros((6, 3))
+    Any points do in exact arithmetic; in float32 they decide the error."""
+    n = len(points) + 1
+    m = n - taps + 1
+    A, B, G = np.zeros((m, n)), np.zeros((n, n)), np.zeros((n, taps))
     for k, p in enumerate(points):
         others = [q for q in points if q != p]
-        A[:, k] = p ** np.arange(4.0)
-        G[k] = p ** np.arange(3.0) / np.prod([p - q for q in others])
-        B[k, :5] = np.poly(others)[::-1]
-    A[3, 5] = G[5, 2] = 1
-    B[5] = np.poly(points)[::-1]
-    if doubled:
-        B = B @ np.eye(4)[[0, 1, 1, 2, 2, 3]]                # the tile's six inputs are these four pixels
-        used = np.abs(B).sum(1) > 1e-12
-        A, B, G = A[:, used], B[used], G[used]
-    A, B, G = (np.kron(m, m) for m in (A, B, G))             # both directions at once
-    return Winograd(A, B, G, *((4, 2) if doubled else (6, 4)))
+        A[:, k] = float(p) ** np.arange(m)
+        B[k, :-1] = np.poly(others)[::-1]
+        G[k] = float(p) ** np.arange(taps) / np.prod([p - q for q in others])
+    A[-1, -1] = G[-1, -1] = 1
+    B[-1] = np.poly(points)[::-1]
+    return A, B, G
+
+
+def winograd(points):
+    """F(4x4,3x3), with five points."""
+    return Winograd(*(np.kron(t, t) for t in toom_cook(points, 3)), window=6, step=4)
+
+
+def doubled(points):
+    """The same for a picture in which each pixel of another stands twice in both directions, read from that other.  A 3-tap
+    filter is a 2-tap one there, with its first two taps added for every other output and its last two for the rest: F(2,2)
+    twice, with two points."""
+    A, B, G = toom_cook(points, 2)
+    zero = np.zeros((3, 1))
+    A = np.stack([np.hstack([A, 0 * A]), np.hstack([0 * A, A])], axis=1).reshape(4, 6)        # even and odd outputs in turn
+    B = np.vstack([np.hstack([B, zero]), np.hstack([zero, B])])
+    G = np.vstack([G @ [[1, 0, 0], [0, 1, 1]], G @ [[1, 1, 0], [0, 0, 1]]])
+    return Winograd(*(np.kron(t, t) for t in (A, B, G)), window=4, step=2)
 
 
 PLAIN = winograd((0, 0.75, -0.75, 1.5, -1.5))                # a fifth of the error of the usual 0, 1, -1, 2, -2
-DOUBLED = winograd((0, 1, -1, 1.5, -1.5), doubled=True)
+DOUBLED = doubled((0, 1))
 
 
 @ops.fast(np.ndarray)

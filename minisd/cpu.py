@@ -180,6 +180,16 @@ def group_norm(x, weight, bias, groups, eps, act=None):
 
 
 @ops.fast(np.ndarray)
+def concat(xs):
+    """By rows, on all threads."""
+    out = np.empty((*xs[0].shape[:-1], sum(x.shape[-1] for x in xs)), xs[0].dtype)
+    rows = [x.reshape(-1, x.shape[-1]) for x in (out, *xs)]
+    parallel(lambda s: np.concatenate([x[slice(*s)] for x in rows[1:]], axis=-1, out=rows[0][slice(*s)]),
+             split(len(rows[0]), 4 * count(), least=FEW // out.shape[-1]))
+    return out
+
+
+@ops.fast(np.ndarray)
 def attention(q, k, v, heads, causal=False):
     """A tile of scores at a time, so that the N x M of them never stand in memory (Dao et al. 2022, without its rescaling).
 

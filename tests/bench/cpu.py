@@ -149,9 +149,16 @@ def pictures(folder, env, repeat):
 
 
 def sdcpp(program, folder, env, cores):
-    """stable-diffusion.cpp says itself how long its parts took."""
-    _, peak, printed = whole([program, "-m", folder, "-p", PROMPT, "--steps", 2, "-W", SIZE, "-H", SIZE, "-s", 0, "-t", cores,
-                              "-o", folder.parent / "sdcpp.png"], env)
+    """stable-diffusion.cpp, given the same weights in one file, says itself how long its parts took."""
+    from safetensors.numpy import load_file, save_file
+    file, arrays = folder.parent / "sd15.safetensors", {}
+    for part, prefix, stem in (("unet", "unet", "diffusion_pytorch_model"), ("vae", "vae", "diffusion_pytorch_model"),
+                               ("text_encoder", "te.text_model", "model")):
+        arrays.update({f"{prefix}.{name}": a for name, a in load_file(folder / part / f"{stem}.safetensors").items()})
+    save_file(arrays, file)
+    del arrays
+    _, peak, printed = whole([program, "-m", file, "-p", PROMPT, "--steps", 2, "--cfg-scale", 7.5, "-W", SIZE, "-H", SIZE, "-s", 0,
+                              "-t", cores, "-o", folder.parent / "sdcpp.png"], env)
     parts = {name: float(re.search(pattern, printed)[1]) for name, pattern in
              (("sampling", r"sampling completed, taking ([\d.]+)s"), ("decode", r"decode_first_stage completed, taking ([\d.]+)s"))}
     print(f"\nstable-diffusion.cpp, {cores} threads: {parts['sampling'] / 2:.1f} s a step (two unet calls of batch 1), "
