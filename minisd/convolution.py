@@ -1,9 +1,10 @@
 """Convolutions on a CPU.  Importing this file puts them beside their definitions in ops.py.
 
 A 3x3 convolution of stride 1 over a picture that is large enough goes Winograd's way, F(4x4,3x3) of Lavin & Gray 2016: 4x4
-outputs come from a tile of 6x6 inputs by 36 products where the definition has 144.  The others become one product of matrices,
-of patches of the input by the weights (im2col).  Either way a strip of the picture is brought into scratch memory, normalised
-on the way there where a norm comes first, and leaves it complete: no array as large as the picture is made in between."""
+outputs come from a tile of 6x6 inputs by 36 products where the definition has 144; over a smaller one F(2x2,3x3), 16 for 36.
+The others become one product of matrices, of patches of the input by the weights (im2col).  Either way some lines of the
+picture at a time are brought into scratch memory, normalised on the way there where a norm comes first, and what leaves it is
+complete: no array as large as the picture is made in between.  docs/cpu.md has what each of these gains."""
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,22 +19,23 @@ TILES = 64                                                   # fewer do not repa
 
 @dataclass(frozen=True)
 class Winograd:
-    """Y = A [(G w) (B x)]: how to convolve a tile of 4x4 outputs.   Lavin & Gray 2016, eq. 8, for tiles written as vectors.
+    """Y = A [(G w) (B x)]: how to convolve a tile of m x m outputs.   Lavin & Gray 2016, eq. 8, for tiles written as vectors.
 
-    A (16,36): products -> outputs; B (36,window^2): inputs -> factors; G (36,9): weights -> factors.
+    A (m^2,K): K products -> outputs; B (K,window^2): inputs -> factors; G (K,9): weights -> factors.
     A tile reads window x window inputs, and the next one lies `step` inputs further."""
     A: np.ndarray
     B: np.ndarray
     G: np.ndarray
+    m: int
     window: int
     step: int
 
 
 def toom_cook(points, taps):
     """A (m,n), B (n,n), G (n,taps) for m outputs of a filter of so many taps: polynomials are multiplied by their values at the
-    points and at infinity, n in all, m = n - taps + 1.   Lavin & Gray 2016, section 4.
+    points and at infinity, n in all, m = n - taps + 1.
 
-    Any points do in exact arithmetic; in float32 they decide the error."""
+    Any points do in exact arithmetic; in float32 they decide the error.   Barabasz et al. 2020, section 2."""
     n = len(points) + 1
     m = n - taps + 1
     A, B, G = np.zeros((m, n)), np.zeros((n, n)), np.zeros((n, taps))
@@ -48,8 +50,9 @@ def toom_cook(points, taps):
 
 
 def winograd(points):
-    """F(4x4,3x3), with five points."""
-    return Winograd(*(np.kron(t, t) for t in toom_cook(points, 3)), window=6, step=4)
+    """F(m x m, 3x3), with m + 1 points."""
+    m = len(points) - 1
+    return Winograd(*(np.kron(t, t) for t in toom_cook(points, 3)), m=m, window=m + 2, step=m)
 
 
 def doubled(points):
@@ -61,10 +64,11 @@ def doubled(points):
     A = np.stack([np.hstack([A, 0 * A]), np.hstack([0 * A, A])], axis=1).reshape(4, 6)        # even and odd outputs in turn
     B = np.vstack([np.hstack([B, zero]), np.hstack([zero, B])])
     G = np.vstack([G @ [[1, 0, 0], [0, 1, 1]], G @ [[1, 1, 0], [0, 0, 1]]])
-    return Winograd(*(np.kron(t, t) for t in (A, B, G)), window=4, step=2)
+    return Winograd(*(np.kron(t, t) for t in (A, B, G)), m=4, window=4, step=2)
 
 
-PLAIN = winograd((0, 0.75, -0.75, 1.5, -1.5))                # a fifth of the error of the usual 0, 1, -1, 2, -2
+SMALL = winograd((0, 1, -1))
+LARGE = winograd((0, 0.75, -0.75, 1.5, -1.5))                # a fifth of the error of the usual 0, 1, -1, 2, -2
 DOUBLED = doubled((0, 1))
 
 
@@ -73,33 +77,38 @@ def conv2d(x, weight, bias, stride=1, pad=(0, 0), add=None, overwrite_add=False)
     """Winograd's way, or patches; a 1x1 convolution is a linear layer."""
     if weight.shape[:2] == (1, 1) and stride == 1 and pad == (0, 0):
         return linear(x, weight[0, 0].T, bias, add, overwrite_add)
-    if stride == 1 and pad == (1, 1) and worth_it(x.shape, weight.shape):
-        return by_tiles(PLAIN, x, weight, bias, x.shape[1:3], add=add)
-    return by_patches(x, weight, bias, stride, pad, add=add)
+    way = best_way(x.shape, weight.shape) if stride == 1 and pad == (1, 1) else None
+    if way is None:
+        return by_patches(x, weight, bias, stride, pad, add=add)
+    return by_tiles(way, x, weight, bias, x.shape[1:3], add=add)
 
 
 @ops.fast(np.ndarray)
 def norm_conv2d(x, norm_weight, norm_bias, weight, bias, groups, eps, add=None, overwrite_x=False):
     """The norm's statistics in one pass over x; then it is applied to each strip on its way into scratch memory."""
     norm = norm_factors(x, norm_weight, norm_bias, groups, eps)
-    if worth_it(x.shape, weight.shape):
-        return by_tiles(PLAIN, x, weight, bias, x.shape[1:3], norm, add, overwrite_x)
-    return by_patches(x, weight, bias, 1, (1, 1), norm, add)
+    way = best_way(x.shape, weight.shape)
+    if way is None:
+        return by_patches(x, weight, bias, 1, (1, 1), norm, add)
+    return by_tiles(way, x, weight, bias, x.shape[1:3], norm, add, overwrite_x)
 
 
 @ops.fast(np.ndarray)
 def upsample_conv2d(x, weight, bias, size):
     """Straight from the small picture, where that has the same size as `size` once doubled; else it declines."""
     B, h, w, C = x.shape
-    if size != (2 * h, 2 * w) or not worth_it((B, *size, C), weight.shape):
+    if size != (2 * h, 2 * w) or best_way((B, *size, C), weight.shape) is not LARGE:
         return NotImplemented
     return by_tiles(DOUBLED, x, weight, bias, size)
 
 
-def worth_it(shape, weight_shape):
-    """Whether Winograd's way is faster: there must be enough tiles, and enough input channels."""
+def best_way(shape, weight_shape):
+    """The largest tiles of which there are enough, for a 3x3 filter of enough channels; None where patches are faster."""
     B, H, W, C = shape
-    return weight_shape[:2] == (3, 3) and C >= 16 and B * -(-H // 4) * -(-W // 4) >= TILES
+    for way in (LARGE, SMALL):
+        if weight_shape[:2] == (3, 3) and C >= 16 and B * -(-H // way.m) * -(-W // way.m) >= TILES:
+            return way
+    return None
 
 
 def padded(x, n, top, left, shape, norm, first=None):
@@ -128,18 +137,23 @@ def padded(x, n, top, left, shape, norm, first=None):
 def by_tiles(way, x, weight, bias, size, norm=None, add=None, overwrite_x=False):
     """A 3x3 convolution by Winograd's way: x (B,h,w,C), weight (3,3,C,O) -> (B,H,W,O), (H,W) = size.
 
-    Written over x, where that may be and C = O: a block of lines reads all it needs before it is written, but for the row of
-    pixels above it, which the block before kept."""
+    Block by block of lines: first the inputs are transformed, shared among the threads by lines; then each thread takes some
+    output channels, transforms their weights, multiplies and transforms back.  The transformed weights are not kept: they are
+    four times as large as the weights, and transforming them is a tenth of the work.
+
+    Where it is written over x, a block has read all it needs before it is written, but for the row of pixels above it, which
+    the block before kept."""
     (B, _, _, C), O, (H, W), dtype = x.shape, weight.shape[3], size, x.dtype
     if add is not None and add.shape[1:3] == (1, 1):         # the same for all of a picture: as good as a bias
         bias, add = bias + add[:, 0, 0], None
     bias = np.broadcast_to(bias, (B, O))
     a, b, g = (m.astype(dtype) for m in (way.A, way.B, way.G))
-    K, high, wide = len(b), -(-H // 4), -(-W // 4)           # products of a tile; tiles below and beside each other
+    K, m, high, wide = len(b), way.m, -(-H // way.m), -(-W // way.m)                          # tiles below and beside each other
     out = x if overwrite_x and x.shape == (B, H, W, O) else np.empty((B, H, W, O), dtype)
 
     def block(first, last, above):
-        """Lines `first` to `last` of tiles, of all pictures one below the other; above: the row of pixels above them."""
+        """Lines `first` to `last` of tiles, of all pictures one below the other.  above: the row of pixels above them, if that
+        was written over; -> the row that will be, for the block below."""
         lines = last - first
         V = scratch("V", (K, lines, wide * C), dtype, shared=True)
 
@@ -160,19 +174,18 @@ def by_tiles(way, x, weight, bias, size, norm=None, add=None, overwrite_x=False)
             np.matmul(g, w.reshape(9, -1), out=U.reshape(K, -1))
             M = scratch("M", (K, (j - i) * wide, d - c), dtype)
             np.matmul(V[:, i:j].reshape(K, -1, C), U, out=M)
-            Y = np.matmul(a, M.reshape(K, -1), out=scratch("Y", (16, M[0].size), dtype)).reshape(4, 4, j - i, wide, d - c)
+            Y = np.matmul(a, M.reshape(K, -1), out=scratch("Y", (m * m, M[0].size), dtype)).reshape(m, m, j - i, wide, d - c)
             for n, top, bottom in within(first + i, first + j, high):
                 k = n * high + top - first - i
-                for row in range(4):
-                    for column in range(4):
-                        o = out[n, 4 * top + row:4 * bottom:4, column::4, c:d]
-                        np.add(Y[row, column, k:k + len(o), :o.shape[1]], bias[n, c:d], out=o)
+                for row, column in np.ndindex(m, m):
+                    o = out[n, m * top + row:m * bottom:m, column::m, c:d]
+                    np.add(Y[row, column, k:k + len(o), :o.shape[1]], bias[n, c:d], out=o)
                 if add is not None:
-                    out[n, 4 * top:4 * bottom, :, c:d] += add[n, 4 * top:4 * bottom, :, c:d]
+                    out[n, m * top:m * bottom, :, c:d] += add[n, m * top:m * bottom, :, c:d]
 
         parallel(inputs, split(lines, max(2 * count(), lines * wide // 64), least=FEW // (4 * wide * C)))
         n, i = divmod(last, high)
-        below = x[n, 4 * i - 1].copy() if overwrite_x and i else None
+        below = x[n, m * i - 1].copy() if overwrite_x and i else None
         columns = split(O, count() * -(-O // (count() * most)), least=min(64, most))
         parallel(outputs, [(i, c) for c in columns for i in split(lines, -(-count() // len(columns)))],
                  together=FEW_PRODUCTS * len(columns) // V.size // O + 1)

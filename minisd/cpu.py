@@ -12,7 +12,7 @@ from .threads import count, parallel, scratch, split
 STRIP = 1 << 17                                              # numbers of an elementwise strip: 512 KB in float32
 FEW, FEW_PRODUCTS = 1 << 15, 1 << 23                         # numbers, and products, that do not repay another thread
 QUERIES, KEYS = 512, 512                                     # a tile of attention
-EXACT = 64                                                   # exp of up to this needs no maximum taken off first
+SAFE = 64                                                    # exp of up to this needs no maximum taken off first
 
 
 def product(a, b, out, bias=None, add=None):
@@ -126,7 +126,7 @@ def layer_norm(x, weight, bias, eps=1e-5):
 def norm_factors(x, weight, bias, groups, eps):
     """The scale and the shift that turn x (B,H,W,C) into its group norm: two arrays (B,C).
 
-    Mean and squared deviation of each strip, put together in float64 (Chan et al. 1983, eq. 2.1): sums of squares of the
+    Mean and squared deviation of each strip, put together in float64 (Chan, Golub & LeVeque 1983): sums of squares of the
     numbers themselves would lose a small deviation beside a large mean."""
     B, H, W, C = x.shape
     strips = split(H, max(count(), x[0].size // STRIP), least=FEW // (W * C))
@@ -217,7 +217,7 @@ def attention(q, k, v, heads, causal=False):
         b, h, (i, j) = item
         head = slice(h * d, (h + 1) * d)
         own, values, o = q[b, i:j, head], v[b, :, head], out[b, i:j, head]
-        if math.sqrt(np.einsum("nd,nd->n", own, own).max()) * longest[b, h] <= EXACT:
+        if math.sqrt(np.einsum("nd,nd->n", own, own).max()) * longest[b, h] <= SAFE:
             part = scratch("part", (j - i, d), q.dtype)
             for m in range(0, M, KEYS):
                 s = scores(b, h, i, j, m, min(m + KEYS, M))

@@ -75,8 +75,15 @@ def test_equals_its_definition(name, pieces, request):
 @pytest.mark.parametrize("H, W", [(32, 32), (33, 30), (31, 37), (4, 300), (300, 3), (65, 64)])
 def test_winograd(H, W, any_threads):
     x, w, b = draw(2, H, W, 20), draw(3, 3, 20, 7), draw(7)
-    assert convolution.worth_it(x.shape, w.shape)
+    assert convolution.best_way(x.shape, w.shape) is convolution.LARGE
     check(convolution.conv2d, x, w, b, pad=(1, 1))
+
+
+@pytest.mark.parametrize("H, W", [(16, 16), (9, 15), (1, 64)])
+def test_small_winograd(H, W, any_threads):
+    x, w, b = draw(2, H, W, 20), draw(3, 3, 20, 7), draw(7)
+    assert convolution.best_way(x.shape, w.shape) is convolution.SMALL
+    check(convolution.conv2d, x, w, b, pad=(1, 1), bound=2e-6)
 
 
 @pytest.mark.parametrize("H, W", [(1, 1), (1, 2), (3, 5), (4, 4), (5, 8), (9, 13)])
@@ -115,13 +122,13 @@ def test_linear_into_what_is_added():
         assert found is add and np.allclose(found, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("points", [convolution.PLAIN, convolution.DOUBLED])
-def test_winograds_transforms_are_exact(points):
+@pytest.mark.parametrize("way", ["SMALL", "LARGE", "DOUBLED"])
+def test_winograds_transforms_are_exact(way):
     """In float64 nothing is lost: the identity holds, and only rounding tells the two ways apart."""
     x, w = RANDOM.standard_normal((1, 16, 16, 24)), RANDOM.standard_normal((3, 3, 24, 3))
-    doubled = points is convolution.DOUBLED
+    doubled = way == "DOUBLED"
     size = (32, 32) if doubled else (16, 16)
-    found = convolution.by_tiles(points, x, w, np.zeros(3), size)
+    found = convolution.by_tiles(getattr(convolution, way), x, w, np.zeros(3), size)
     name, extra = ("upsample_conv2d", dict(size=size)) if doubled else ("conv2d", dict(pad=(1, 1)))
     with ops.definitions_only():
         expected = ops.DEFINITIONS[name](x, w, np.zeros(3), **extra)
@@ -132,7 +139,7 @@ def test_the_points_are_better_than_the_usual_ones(monkeypatch):
     """0, 1, -1, 2, -2 are what others take: their error is several times larger."""
     x, w, b = draw(1, 64, 64, 64), draw(3, 3, 64, 32), np.zeros(32, np.float32)
     ours = error(convolution.conv2d(x, w, b, pad=(1, 1)), "conv2d", x, w, b, pad=(1, 1))
-    monkeypatch.setattr(convolution, "PLAIN", convolution.winograd((0, 1, -1, 2, -2)))
+    monkeypatch.setattr(convolution, "LARGE", convolution.winograd((0, 1, -1, 2, -2)))
     theirs = error(convolution.conv2d(x, w, b, pad=(1, 1)), "conv2d", x, w, b, pad=(1, 1))
     assert 2.5 * ours < theirs < 1e-4
 
