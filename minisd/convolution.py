@@ -155,7 +155,7 @@ def by_tiles(way, x, weight, bias, size, norm=None, add=None, overwrite_x=False)
         """Lines `first` to `last` of tiles, of all pictures one below the other.  above: the row of pixels above them, if that
         was written over; -> the row that will be, for the block below."""
         lines = last - first
-        V = scratch("V", (K, lines, wide * C), dtype, shared=True)
+        V = scratch("V", (K, lines, wide * C), dtype)
 
         def inputs(part):
             for n, i, j in within(first + part[0], first + part[1], high):
@@ -212,7 +212,7 @@ def by_patches(x, weight, bias, stride, pad, norm=None, add=None):
     K = kh * kw * C
     out = np.empty((B * H, W, O), dtype)                     # lines of all pictures, one below the other
     for first, last in split(B * H, -(-B * H * W * K * dtype.itemsize // budget())):
-        P = scratch("V", (last - first, W, kh, kw, C), dtype, shared=True)
+        P = scratch("V", (last - first, W, kh, kw, C), dtype)
 
         def inputs(part):
             for n, i, j in within(first + part[0], first + part[1], H):

@@ -198,7 +198,7 @@ def attention(q, k, v, heads, causal=False):
     B, N, C = q.shape
     M, d = k.shape[1], C // heads
     out = np.empty((B, N, C), q.dtype)
-    keys = scratch("keys", (B, heads, d, M), q.dtype, shared=True)
+    keys = scratch("keys", (B, heads, d, M), q.dtype)
     longest, ones = np.empty((B, heads)), np.ones(M, q.dtype)
 
     def prepare(item):

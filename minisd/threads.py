@@ -15,10 +15,11 @@ from threadpoolctl import ThreadpoolController, threadpool_info
 from .errors import InputError
 
 _count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-_pool = _blas = None
+_pool = None
 _here = threading.local()                                    # .busy: this thread is inside a job
 _buffers = {}                                                # (thread, name) -> bytes
 _budget = 64 << 20
+_blas, _limit, _limited, _lock = None, None, 0, threading.Lock()                              # _limited: calls that hold BLAS
 
 
 def count():
@@ -39,7 +40,7 @@ def parallel(job, items, together=1):
 
     A thread that is done with an item takes the next, so items may differ in size.  together: how many of them repay waking
     another thread.  Within a job it is a plain loop."""
-    global _pool, _blas
+    global _pool
     todo = deque(items)
 
     def work():
@@ -61,9 +62,8 @@ def parallel(job, items, together=1):
         for item in todo:
             job(item)
         return
-    _blas = _blas or ThreadpoolController()
     helpers = max(0, min(_count, len(todo) // together) - 1)
-    with _blas.limit(limits=1, user_api="blas"):
+    with blas_on_one_thread():
         if helpers:
             _pool = _pool or ThreadPoolExecutor(_count - 1, "minisd")
         others = [_pool.submit(work) for _ in range(helpers)]
@@ -75,11 +75,39 @@ def parallel(job, items, together=1):
         raise error
 
 
-def scratch(name, shape, dtype=np.float32, shared=False):
-    """Uninitialised memory of this thread, or of all if `shared`, that the next call with the same name gets again.
+@contextmanager
+def blas_on_one_thread():
+    """From the first that enters until the last one leaves."""
+    global _blas, _limit, _limited
+    with _lock:
+        if _limited == 0:
+            _blas = _blas or ThreadpoolController()
+            _limit = _blas.limit(limits=1, user_api="blas")
+        _limited += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _limited -= 1
+            if _limited == 0:
+                _limit.restore_original_limits()
 
-    Fresh arrays of such sizes would be new pages from the system each time, as slow as the arithmetic done in them."""
-    key = None if shared else threading.get_ident(), name
+
+def forget():
+    """In a child process after a fork: the threads are not there."""
+    global _pool, _lock
+    _pool, _lock = None, threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=forget)
+
+
+def scratch(name, shape, dtype=np.float32):
+    """Uninitialised memory of this thread, that its next call with the same name gets again.
+
+    Fresh arrays of such sizes would be new pages from the system each time, and those take time to come."""
+    key = threading.get_ident(), name
     size = np.dtype(dtype).itemsize
     for n in shape:
         size *= n

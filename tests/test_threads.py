@@ -1,11 +1,14 @@
 """The pool, and the memory that its threads work in."""
+import os
+import subprocess
+import sys
 import threading
 import time
 
 import numpy as np
 import pytest
 
-from minisd import InputError, threads
+from minisd import InputError, convolution, threads
 
 
 @pytest.fixture(autouse=True)
@@ -71,24 +74,54 @@ def test_blas_is_held_to_one_thread_meanwhile():
     assert all(n == 1 for counts in within for n in counts)
 
 
-def test_scratch_is_this_threads_own_unless_shared():
+def test_scratch_is_this_threads_own():
     own = threads.scratch("test", (3, 5))
     assert own.shape == (3, 5) and own.dtype == np.float32
     assert np.shares_memory(own, threads.scratch("test", (4,), np.float64)), "the same name, the same memory"
     found = {}
 
     def elsewhere():
-        found["own"] = threads.scratch("test", (3, 5))
-        found["shared"] = threads.scratch("test", (3, 5), shared=True)
+        found["other"] = threads.scratch("test", (3, 5))
 
     worker = threading.Thread(target=elsewhere)
     worker.start()
     worker.join()
-    assert not np.shares_memory(own, found["own"])
-    assert np.shares_memory(threads.scratch("test", (3, 5), shared=True), found["shared"])
+    assert not np.shares_memory(own, found["other"])
     assert threads.scratch("test", (1000,)).size == 1000, "it grows"
     threads.release()
     assert not threads._buffers
+
+
+def test_two_callers_at_once():
+    """Each has its own scratch memory, and BLAS is released when the last one leaves."""
+    from threadpoolctl import threadpool_info
+    random = np.random.default_rng(0)
+    cases = [(random.standard_normal((2, 40, 40, 24), np.float32), random.standard_normal((3, 3, 24, o), np.float32)) for o in (24, 40)]
+    expected = [convolution.conv2d(x, w, np.zeros(w.shape[-1], np.float32), pad=(1, 1)) for x, w in cases]
+    before, found = threadpool_info(), [[], []]
+
+    def caller(k):
+        x, w = cases[k]
+        for _ in range(30):
+            found[k].append(convolution.conv2d(x, w, np.zeros(w.shape[-1], np.float32), pad=(1, 1)))
+
+    callers = [threading.Thread(target=caller, args=(k,)) for k in (0, 1)]
+    for c in callers:
+        c.start()
+    for c in callers:
+        c.join()
+    for k in (0, 1):
+        assert len(found[k]) == 30 and all(np.allclose(y, expected[k], atol=1e-4) for y in found[k])
+    assert threadpool_info() == before
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_after_a_fork():
+    """The child has none of the pool's threads; it must not wait for them."""
+    program = ("import os, sys; from minisd import threads; threads.use(4); threads.parallel(print, range(8)); sys.stdout.flush()\n"
+               "if os.fork(): os.wait()\nelse: threads.parallel(print, range(8))")
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and sorted(done.stdout.split()) == sorted(2 * list("01234567"))
 
 
 @pytest.mark.parametrize("n, parts, least", [(10, 3, 1), (10, 30, 1), (10, 3, 4), (1, 4, 64), (0, 4, 1), (7, 0, 0)])

@@ -1,8 +1,10 @@
 """What each idea of cpu.py and convolution.py gains: the operation with it and without it, in turn, in one process; medians.
 
     python tests/bench/ideas.py [--repeat 7]
+    python tests/bench/ideas.py --items 16
 
-Shapes are those of Stable Diffusion 1.5 at 512x512 with guidance.  Set OPENBLAS_CORETYPE, or not, as it is to be measured."""
+Shapes are those of Stable Diffusion 1.5 at 512x512 with guidance.  Set OPENBLAS_CORETYPE, or not, as it is to be measured.
+--items prints, instead, into how many pieces each operation falls for so many threads: one number for each of its stages."""
 import argparse
 import statistics
 import time
@@ -43,7 +45,7 @@ def when(run, module, **values):
     return altered
 
 
-def fresh(name, shape, dtype=np.float32, shared=False):
+def fresh(name, shape, dtype=np.float32):
     return np.empty(shape, dtype)
 
 
@@ -82,10 +84,43 @@ def ideas():
         h, b[:320], b[:320])
 
 
+def items(count):
+    """Which pieces there are depends on the number of threads, not on the processors."""
+    threads.use(count)
+    stages = []
+
+    def parallel(job, items, together=1, run=threads.parallel):
+        items = list(items)
+        stages.append(str(max(1, min(len(items), len(items) // together))))
+        run(job, items, together)
+
+    print(f"| operation | pieces for {count} threads, stage by stage |\n|---|---|")
+    with changed(cpu, parallel=parallel), changed(convolution, parallel=parallel):
+        for side, C in ((64, 320), (32, 640), (16, 1280), (8, 1280)):
+            N = side * side
+            h, (x, rest) = draw(2, N, C), conv(2, side, C, C)
+            for name, run in ((f"norm_conv2d 2x{side}x{side}, {C} -> {C}", lambda: convolution.norm_conv2d(x, *rest)),
+                              (f"attention, {N} tokens", lambda: cpu.attention(h, h, h, 8)),
+                              (f"linear {C} -> {C}, {2 * N} tokens", lambda: cpu.linear(h, rest[2][0, 0])),
+                              (f"linear {C} -> {8 * C} and geglu", lambda: cpu.linear_geglu(h, draw(8 * C, C), draw(8 * C))),
+                              (f"layer_norm, {2 * N} tokens", lambda: cpu.layer_norm(h, rest[0], rest[1]))):
+                stages.clear()
+                run()
+                print(f"| {name} | {', '.join(stages)} |")
+        x, rest = conv(1, 512, 128, 128)
+        stages.clear()
+        convolution.norm_conv2d(x, *rest)
+        print(f"| norm_conv2d 1x512x512, 128 -> 128 | {', '.join(stages)} |")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeat", type=int, default=7, help="(%(default)s)")
-    repeat = parser.parse_args().repeat
+    parser.add_argument("--items", type=int, metavar="THREADS", help="print the pieces for so many threads instead")
+    a = parser.parse_args()
+    repeat = a.repeat
+    if a.items:
+        return items(a.items)
     print(f"{threads.count()} threads; NumPy's products: {threads.blas()}\n\n| idea | with | without | ratio |\n|---|---|---|---|")
     for name, *ways in ideas():
         for way in ways:
