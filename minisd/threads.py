@@ -95,8 +95,10 @@ def blas_on_one_thread():
 
 def forget():
     """In a child process after a fork: the threads are not there."""
-    global _pool, _lock
-    _pool, _lock = None, threading.Lock()
+    global _pool, _lock, _limited
+    if _limited:
+        _limit.restore_original_limits()
+    _pool, _lock, _limited = None, threading.Lock(), 0
 
 
 if hasattr(os, "register_at_fork"):
@@ -124,10 +126,10 @@ def budget():
 
 
 @contextmanager
-def frugal(bytes=8 << 20):
+def frugal(held=8 << 20):
     """Meanwhile budget() is this much."""
     global _budget
-    before, _budget = _budget, bytes
+    before, _budget = _budget, held
     try:
         yield
     finally:

@@ -115,13 +115,24 @@ def test_two_callers_at_once():
     assert threadpool_info() == before
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork; every other system runs this")
 def test_after_a_fork():
     """The child has none of the pool's threads; it must not wait for them."""
     program = ("import os; from minisd import threads; threads.use(4); say = lambda i: os.write(1, b'%d' % i)\n"
                "threads.parallel(say, range(8))\nif os.fork(): os.wait()\nelse: threads.parallel(say, range(8))")
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0 and sorted(done.stdout) == sorted(2 * "01234567")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="as above")
+def test_after_a_fork_amid_a_job():
+    """The child, in which that job never ends, has BLAS as it was before it."""
+    program = ("import os, numpy; from threadpoolctl import threadpool_info as now; from minisd import threads; before = now()\n"
+               "with threads.blas_on_one_thread():\n"
+               "    if os.fork() == 0: print(now() == before, threads._limited, flush=True); os._exit(0)\n"
+               "    os.wait()")
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and done.stdout.split() == ["True", "0"], done
 
 
 @pytest.mark.parametrize("n, parts, least", [(10, 3, 1), (10, 30, 1), (10, 3, 4), (1, 4, 64), (0, 4, 1), (7, 0, 0)])
