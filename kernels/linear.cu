@@ -1,0 +1,55 @@
+// A linear layer: x (M,K), weight (O,K), or (K,O) if B_ROWS is 0 -> y (M,O), + bias (O) + add, as for conv2d.  1x1 convolutions too.
+//
+// GEGLU 1: weight has 2 O rows, and y (M,O) = h gelu(gate), where the first O rows give h and the others the gate (Shazeer 2020,
+// eq. 6).  A tile then has 8 columns of h and the same 8 of the gate, in turn, so that one thread holds both and the (M,2O) are
+// never in memory.
+//
+// Grid: M / BM, columns / BN, blocks that share the depth.  Block: THREADS.  Shared: STAGES (A_TILE + B_TILE) halves.
+// Reads x once for each BN columns, the weights once for each BM rows; writes y once.
+//   ALIGNED_C whether K is a multiple of 8
+extern "C" __global__ void __launch_bounds__(THREADS)
+linear(const __half* __restrict__ x, const __half* __restrict__ weight, const __half* bias, const __half* add, __half* y, float* parts,
+       int M, int K, int O, int every) {
+  extern __shared__ __align__(16) __half shared[];
+  int first, last;
+  my_steps((K + BK - 1) / BK, first, last);
+
+  auto copy8 = [&](__half* at, const __half* matrix, size_t row, int k, bool ok) {
+    const __half* from = matrix + row * K + k;
+    if (ALIGNED_C) copy16(at, ok && k < K ? from : matrix, ok && k < K);
+    else
+      for (int e = 0; e < 8; e++) at[e] = ok && k + e < K ? from[e] : __ushort_as_half(0);
+  };
+  auto load_a = [&](__half* to, int step) {
+#pragma unroll
+    for (int i = 0; i < A_CHUNKS; i++) {
+      int chunk = threadIdx.x + i * THREADS, row = chunk / (BK / 8), k = chunk % (BK / 8) * 8, m = blockIdx.x * BM + row;
+      copy8(to + row * A_ROW + k, x, m, (first + step) * BK + k, m < M);
+    }
+  };
+  auto load_b = [&](__half* to, int step) {
+    if (!B_ROWS) load_columns(to, weight, (first + step) * BK, blockIdx.y * BN, K, O);
+    else
+#pragma unroll
+      for (int i = 0; i < B_CHUNKS; i++) {
+        int chunk = threadIdx.x + i * THREADS, row = chunk / (BK / 8), k = chunk % (BK / 8) * 8;
+        int n = GEGLU ? blockIdx.y * (BN / 2) + row / 16 * 8 + row % 8 : blockIdx.y * BN + row;
+        copy8(to + row * B_ROW + k, weight, GEGLU && row / 8 % 2 ? O + n : n, (first + step) * BK + k, n < O);
+      }
+  };
+
+  Sums sums;
+  multiply_tiles(sums, shared, last - first, load_a, load_b);
+  for_sums([&](int i, int j, int half, int m, int n) {
+    if (GEGLU) {
+      if (j % 2) return;                                           // the gate; its h, to the left, takes it along
+      n = blockIdx.y * (BN / 2) + (n - blockIdx.y * BN) / 16 * 8 + n % 8;
+    }
+    float v[2] = {sums[i][j][2 * half], sums[i][j][2 * half + 1]};
+    if (GEGLU)
+      for (int e = 0; e < 2 && n + e < O; e++)
+        v[e] = (v[e] + __half2float(bias[n + e])) * gelu(sums[i][j | 1][2 * half + e] + __half2float(bias[O + n + e]));
+    if (parts) store_part(parts, m, n, M, O, v[0], v[1]);
+    else store(y, GEGLU ? nullptr : bias, add, every, m, n, M, O, v[0], v[1]);
+  });
+}

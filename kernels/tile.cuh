@@ -1,0 +1,130 @@
+// A tile of a matrix product, y (M,O) = a (M,K) b (K,O), on tensor cores: what convolutions and linear layers share.
+//
+// A block owns BM x BN numbers of y, a warp WM x WN of them, in registers as float32.  Tiles of a and b, BK deep, travel to
+// shared memory ahead of their use, STAGES - 1 of them under way.  Who includes this says BM, BN, WM, WN, STAGES, and
+//   B_ROWS   1: b is stored as (O,K), a row for each output, as linear layers have it;  0: as (K,O), as convolutions have it
+//
+// Where the stored rows of b or y are no multiple of 8 numbers, ALIGNED_O is 0 and they are taken one by one.
+const int BK = 32, THREADS = 32 * (BM / WM) * (BN / WN);
+const int A_ROW = BK + 8;                                          // 8 more than a row needs: so the rows that ldmatrix reads
+const int B_ROW = B_ROWS ? BK + 8 : BN + 8;                        // at once lie in different banks
+const int A_TILE = BM * A_ROW, B_TILE = (B_ROWS ? BN : BK) * B_ROW;
+const int A_CHUNKS = BM * BK / 8 / THREADS, B_CHUNKS = BN * BK / 8 / THREADS;        // of 8 halves, that a thread copies
+typedef float Sums[WM / 16][WN / 8][4];
+
+// sums = the product over `steps` tiles.  load_a(to, step) and load_b(to, step) begin to copy a tile; they are called for
+// steps 0, 1, 2, ... in this order.
+template <class LoadA, class LoadB>
+DEV void multiply_tiles(Sums& sums, __half* shared, int steps, LoadA load_a, LoadB load_b) {
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const int row = warp / (BN / WN) * WM, column = warp % (BN / WN) * WN;
+  __half *a_tiles = shared, *b_tiles = shared + STAGES * A_TILE;
+#pragma unroll
+  for (int i = 0; i < WM / 16; i++)
+#pragma unroll
+    for (int j = 0; j < WN / 8; j++)
+#pragma unroll
+      for (int e = 0; e < 4; e++) sums[i][j][e] = 0.f;
+  for (int s = 0; s < STAGES - 1; s++) {
+    if (s < steps) {
+      load_a(a_tiles + s * A_TILE, s);
+      load_b(b_tiles + s * B_TILE, s);
+    }
+    copies_commit();
+  }
+  for (int step = 0; step < steps; step++) {
+    copies_wait<STAGES - 2>();
+    __syncthreads();                                               // this tile has landed for all; and all are done with the
+    const int next = step + STAGES - 1;                            // one before, which is overwritten now
+    if (next < steps) {
+      load_a(a_tiles + next % STAGES * A_TILE, next);
+      load_b(b_tiles + next % STAGES * B_TILE, next);
+    }
+    copies_commit();                                               // an empty group too, so that counting them is simple
+    const __half *a = a_tiles + step % STAGES * A_TILE, *b = b_tiles + step % STAGES * B_TILE;
+#pragma unroll
+    for (int k = 0; k < BK; k += 16) {
+      unsigned af[WM / 16][4], bf[WN / 16][4];                     // bf: two n8 columns each
+#pragma unroll
+      for (int i = 0; i < WM / 16; i++) load_matrices(af[i], a + (row + i * 16 + lane % 16) * A_ROW + k + lane / 16 * 8);
+#pragma unroll
+      for (int j = 0; j < WN / 16; j++)
+        if (B_ROWS) load_matrices(bf[j], b + (column + j * 16 + lane / 16 * 8 + lane % 8) * B_ROW + k + lane / 8 % 2 * 8);
+        else load_matrices_transposed(bf[j], b + (k + lane % 16) * B_ROW + column + j * 16 + lane / 16 * 8);
+#pragma unroll
+      for (int i = 0; i < WM / 16; i++)
+#pragma unroll
+        for (int j = 0; j < WN / 8; j++) multiply_add(sums[i][j], af[i], bf[j / 2][j % 2 * 2], bf[j / 2][j % 2 * 2 + 1]);
+    }
+  }
+}
+
+// Call each(i, j, h, m, n) for what this thread holds: sums[i][j][2 h] and the next are y[m][n] and y[m][n + 1].
+template <class Each>
+DEV void for_sums(Each each) {
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const int row = blockIdx.x * BM + warp / (BN / WN) * WM + lane / 4, column = blockIdx.y * BN + warp % (BN / WN) * WN + lane % 4 * 2;
+#pragma unroll
+  for (int i = 0; i < WM / 16; i++)
+#pragma unroll
+    for (int h = 0; h < 2; h++)
+#pragma unroll
+      for (int j = 0; j < WN / 8; j++) each(i, j, h, row + i * 16 + h * 8, column + j * 8);
+}
+
+// Copy this thread's chunks of a tile of b stored as (K,O): rows k0 .. k0 + BK, columns n0 .. n0 + BN.
+DEV void load_columns(__half* to, const __half* b, int k0, int n0, int K, int O) {
+#pragma unroll
+  for (int i = 0; i < B_CHUNKS; i++) {
+    int chunk = threadIdx.x + i * THREADS, k = chunk / (BN / 8), n = chunk % (BN / 8) * 8;
+    __half* at = to + k * B_ROW + n;
+    if (ALIGNED_O) {
+      bool ok = k0 + k < K && n0 + n < O;
+      copy16(at, ok ? b + (size_t)(k0 + k) * O + n0 + n : b, ok);
+    } else {
+      for (int e = 0; e < 8; e++) at[e] = k0 + k < K && n0 + n + e < O ? b[(size_t)(k0 + k) * O + n0 + n + e] : __ushort_as_half(0);
+    }
+  }
+}
+
+// y[m][n], y[m][n + 1] = v0, v1 + bias + add, those of them that are there.  add (rows of y / every, O): one row of it for each
+// `every` rows of y; bias and add may be null.
+DEV void store(__half* y, const __half* bias, const __half* add, int every, int m, int n, int M, int O, float v0, float v1) {
+  if (m >= M || n >= O) return;
+  const size_t at = (size_t)m * O + n, from = (size_t)(m / every) * O + n;
+  if (ALIGNED_O) {
+    float2 b = bias ? __half22float2(*(const __half2*)(bias + n)) : make_float2(0.f, 0.f);
+    float2 a = add ? __half22float2(*(const __half2*)(add + from)) : make_float2(0.f, 0.f);
+    *(__half2*)(y + at) = __floats2half2_rn(v0 + b.x + a.x, v1 + b.y + a.y);
+  } else {
+    for (int e = 0; e < 2 && n + e < O; e++)
+      y[at + e] = __float2half((e ? v1 : v0) + (bias ? __half2float(bias[n + e]) : 0.f) + (add ? __half2float(add[from + e]) : 0.f));
+  }
+}
+
+// Few large tiles would leave most of the GPU idle, so the depth K may be shared out among gridDim.z blocks: each adds up its part
+// of the steps, [first, last), and parts (gridDim.z,M,O) are summed by add_parts.
+DEV void my_steps(int all, int& first, int& last) {
+  first = (int)((long long)all * blockIdx.z / gridDim.z);
+  last = (int)((long long)all * (blockIdx.z + 1) / gridDim.z);
+}
+DEV void store_part(float* parts, int m, int n, int M, int O, float v0, float v1) {
+  if (m >= M || n >= O) return;
+  float* at = parts + ((size_t)blockIdx.z * M + m) * O + n;
+  at[0] = v0;
+  if (n + 1 < O) at[1] = v1;
+}
+
+// y = the sum of the parts + bias + add.  Grid: M O / 512, rounded up.  Block: 256 threads, two numbers each.
+// Reads 4 Z + 2 bytes a number, writes 2.
+extern "C" __global__ void __launch_bounds__(256)
+add_parts(const float* parts, const __half* bias, const __half* add, __half* y, int Z, int M, int O, int every) {
+  const int rows = (O + 1) / 2;
+  const long long i = (long long)blockIdx.x * 256 + threadIdx.x;
+  if (i >= (long long)M * rows) return;
+  const int m = (int)(i / rows), n = (int)(i % rows) * 2;
+  float v[2] = {0.f, 0.f};
+  for (int z = 0; z < Z; z++)
+    for (int e = 0; e < 2 && n + e < O; e++) v[e] += parts[((size_t)z * M + m) * O + n + e];
+  store(y, bias, add, every, m, n, M, O, v[0], v[1]);
+}

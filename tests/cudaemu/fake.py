@@ -1,0 +1,175 @@
+"""The few names of CuPy that minisd's launch code uses, over NumPy arrays and emulated kernels.
+
+What CuPy refuses is refused here too: NumPy arrays among CuPy's, cuBLAS while a stream is recorded, more shared memory than was
+asked for.  A recorded graph is the list of what ran; launching it runs that again."""
+import sys
+import types
+from contextlib import contextmanager
+
+import numpy as np
+
+from .machine import Module
+from .nvrtc import CompileError
+
+ARCH, MULTIPROCESSORS, SHARED = 80, 4, 99 << 10              # few multiprocessors, so that small cases take large tiles too
+seed, races = 0, True                                        # of the launches
+launches = []                                                # (kernel, Launch) of each, to be looked at
+_recording = None
+
+
+def done(action):
+    """Run `action` now, or remember it, if a stream is being recorded."""
+    if _recording is None:
+        action()
+    else:
+        _recording.append(action)
+
+
+class ndarray(np.ndarray):
+    """NumPy's array, by another name, that computes with its own kind alone."""
+
+    def __array_ufunc__(self, ufunc, method, *inputs, out=None, **kwargs):
+        given = [own(x) for x in (*inputs, *(out or ()))]
+        host = [np.asarray(x) if isinstance(x, ndarray) else x for x in given[:len(inputs)]]
+        exact = ufunc is np.matmul and host[0].dtype == np.float16
+        if ufunc is np.matmul and _recording is not None:
+            raise NotImplementedError("calling cuBLAS API during stream capture is currently unsupported")
+
+        def compute():
+            y = getattr(ufunc, method)(*(x.astype(np.float32) for x in host) if exact else host, **kwargs)
+            return y.astype(np.float16) if exact else y
+
+        y = np.asarray(compute())
+        if out:
+            done(lambda: np.copyto(np.asarray(out[0]), compute()))
+            return out[0]
+        if _recording is not None:
+            done(lambda: np.copyto(y, compute()))
+        return y.view(ndarray)
+
+    def astype(self, dtype, copy=True):
+        y = np.asarray(self).astype(dtype, copy=copy)
+        if _recording is not None and y.dtype != self.dtype:
+            done(lambda: np.copyto(y, np.asarray(self), casting="unsafe"))
+        return y.view(ndarray)
+
+    def get(self):
+        if _recording is not None:
+            raise RuntimeError("cudaErrorStreamCaptureUnsupported: operation not permitted when stream is capturing")
+        return np.array(self)
+
+    def set(self, array):
+        if array.dtype != self.dtype or array.shape != self.shape:
+            raise TypeError(f"{array.dtype} {array.shape} for {self.dtype} {self.shape}")
+        self[...] = array.view(ndarray)
+
+
+def own(x):
+    if isinstance(x, np.ndarray) and not isinstance(x, ndarray) and x.ndim:
+        raise TypeError("Unsupported type <class 'numpy.ndarray'>")
+    if isinstance(x, (list, tuple)):
+        for item in x:
+            own(item)
+    return x
+
+
+def lifted(function):
+    """A function of NumPy for arrays of this module."""
+    def run(*args, **kwargs):
+        for a in (*args, *kwargs.values()):
+            own(a)
+        y = function(*args, **kwargs)
+        return [p.view(ndarray) for p in y] if isinstance(y, list) else y.view(ndarray) if isinstance(y, np.ndarray) else y
+    return run
+
+
+class RawModule:
+    def __init__(self, *, code, options=()):
+        try:
+            self.module = Module(code, ARCH)
+        except CompileError as e:
+            raise CompileException(str(e)) from e
+
+    def get_function(self, name):
+        return RawKernel(self.module, name)
+
+
+class RawKernel:
+    max_dynamic_shared_size_bytes = 48 << 10
+
+    def __init__(self, module, name):
+        self.module, self.name = module, name
+
+    def __call__(self, grid, block, args, *, shared_mem=0):
+        if shared_mem > min(self.max_dynamic_shared_size_bytes, SHARED):
+            raise RuntimeError("CUDA_ERROR_INVALID_VALUE: more shared memory than the kernel was allowed")
+        if np.prod(block) > 1024 or min(grid) < 1 or max((*grid, 1, 1)[1:3]) > 65535:
+            raise RuntimeError("CUDA_ERROR_INVALID_VALUE: launch shape")
+        if any(isinstance(a, np.ndarray) and not isinstance(a, ndarray) for a in args):
+            raise TypeError("Unsupported type <class 'numpy.ndarray'>")
+        done(lambda: launches.append((self.name, self.module.launch(self.name, grid, block, args, shared_mem, seed, races))))
+
+
+class CompileException(Exception):
+    pass
+
+
+class Graph:
+    def __init__(self, actions):
+        self.actions = actions
+
+    def launch(self, stream=None):
+        for action in self.actions:
+            action()
+
+
+class Stream:
+    def __init__(self, non_blocking=False): self.non_blocking = non_blocking
+    def __enter__(self): return self
+    def __exit__(self, *_): pass
+    def synchronize(self): pass
+
+    def begin_capture(self):
+        global _recording
+        if not self.non_blocking:
+            raise RuntimeError("cudaErrorStreamCaptureUnsupported: the legacy stream")
+        _recording = []
+
+    def end_capture(self):
+        global _recording
+        actions, _recording = _recording, None
+        return Graph(actions)
+
+
+class Device:
+    compute_capability = str(ARCH)
+    attributes = {"MultiProcessorCount": MULTIPROCESSORS, "MaxSharedMemoryPerBlockOptin": SHARED}
+
+
+class MemoryPool:
+    malloc = None
+
+
+@contextmanager
+def using_allocator(malloc):
+    yield
+
+
+def empty(shape, dtype=np.float64):
+    """Full of NaN, which nobody has written yet."""
+    return np.full(shape, np.nan if np.dtype(dtype).kind == "f" else 0, dtype).view(ndarray)
+
+
+def install():
+    """Make `import cupy` mean this; -> the module."""
+    cupy = types.ModuleType("cupy")
+    cupy.__getattr__ = lambda name: lifted(getattr(np, name))
+    cupy.ndarray, cupy.RawModule, cupy.empty, cupy.float16, cupy.float32 = ndarray, RawModule, empty, np.float16, np.float32
+    cupy.asarray = cupy.array = lambda x, dtype=None: np.array(x, dtype).view(ndarray)
+    cupy.asnumpy = lambda x: x.get()
+    cupy.ascontiguousarray = lambda x: np.ascontiguousarray(own(x)).view(ndarray)
+    cupy.is_available = lambda: True
+    cupy.cuda = types.SimpleNamespace(Device=Device, Stream=Stream, MemoryPool=MemoryPool, using_allocator=using_allocator,
+                                      compiler=types.SimpleNamespace(CompileException=CompileException))
+    sys.modules["cupy"] = cupy
+    return cupy

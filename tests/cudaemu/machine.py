@@ -1,0 +1,111 @@
+"""Kernels on the CPU: PTX built into a library, and its kernels launched on NumPy arrays."""
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from . import nvrtc
+from .translate import translate
+
+HERE = Path(__file__).parent
+FLAGS = ["-std=c++17", "-march=native", "-fPIC", "-shared", "-w", f"-I{HERE}"]
+
+
+class KernelError(Exception):
+    """What a kernel did wrong, and in which line."""
+
+
+def missing():
+    """Why kernels cannot run here, or None."""
+    if platform.machine() != "x86_64" or os.name != "posix":
+        return f"kernels are emulated on x86-64 Linux alone, this is {platform.system()} {platform.machine()}"
+    if shutil.which("g++") is None:
+        return "no g++ to build emulated kernels with; install it from the system's packages"
+    if nvrtc.library() is None:
+        return "no NVRTC to compile kernels with; pip install '.[kernels]'"
+    return None
+
+
+class Buffer(ctypes.Structure):
+    _fields_ = [("start", ctypes.c_void_p), ("bytes", ctypes.c_uint64), ("writable", ctypes.c_int)]
+
+
+class Launch(ctypes.Structure):                              # machine.cpp has the same
+    _fields_ = [("grid", ctypes.c_uint32 * 3), ("block", ctypes.c_uint32 * 3), ("args", ctypes.c_uint64 * 32),
+                ("shared_bytes", ctypes.c_uint64), ("buffers", ctypes.POINTER(Buffer)), ("buffer_count", ctypes.c_int),
+                ("span_count", ctypes.c_int), ("spans", ctypes.c_uint32 * 64), ("seed", ctypes.c_uint64), ("races", ctypes.c_int),
+                ("error_line", ctypes.c_int), ("other_line", ctypes.c_int), ("products", ctypes.c_uint64),
+                ("conflicts", ctypes.c_uint64), ("copies", ctypes.c_uint64), ("barriers", ctypes.c_uint64), ("error", ctypes.c_char * 1024)]
+
+
+@functools.cache
+def place():
+    """Where built libraries lie until this process ends."""
+    return tempfile.TemporaryDirectory(prefix="cudaemu")
+
+
+def build(source, name, *more):
+    path = Path(place().name) / name
+    if not path.with_suffix(".so").exists():
+        path.with_suffix(".cpp").write_text(source)
+        done = subprocess.run(["g++", *FLAGS, *more, "-o", path.with_suffix(".so"), path.with_suffix(".cpp")], capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"g++ does not take what PTX became: {done.stderr[:3000]}")
+    return path.with_suffix(".so")
+
+
+@functools.cache
+def machine():
+    return ctypes.CDLL(str(build((HERE / "machine.cpp").read_text(), "machine", "-O2")), mode=ctypes.RTLD_GLOBAL)
+
+
+class Module:
+    """What one source was compiled to; `launch` runs a kernel of it."""
+
+    def __init__(self, source, arch=80, options=()):
+        ptx, _ = nvrtc.compile(source, arch, ptx=True, options=tuple(options))
+        code, self.kernels, self.files = translate(ptx)
+        machine()
+        self.library = ctypes.CDLL(str(build(code, hashlib.sha1(code.encode()).hexdigest(), "-O1")))
+        table = (ctypes.c_uint64 * 64).in_dll(self.library, "constants")
+        self.constants = [Buffer(at, size, False) for at, size in zip(*[iter(list(table)[:list(table).index(0)])] * 2)]
+
+    def launch(self, name, grid, block, args, shared=0, seed=0, races=True):
+        """Run kernel `name`.  args: NumPy arrays, or numbers of NumPy's types.  Returns the Launch, whose counts tell what it did.
+
+        Raises KernelError for what a GPU would do wrong in silence, TypeError for arguments that the kernel does not take."""
+        kernel, launch = self.kernels[name], Launch(seed=seed, races=races)
+        if len(args) != len(kernel.types):
+            raise TypeError(f"{name} takes {len(kernel.types)} arguments, {len(args)} given")
+        arrays = {}                                          # the same array twice is the same memory
+        for i, (kind, a) in enumerate(zip(kernel.types, args)):
+            if isinstance(a, np.ndarray):
+                if kind not in ("u64", "b64") or not a.flags.c_contiguous:
+                    raise TypeError(f"{name}, argument {i}: an array, contiguous {a.flags.c_contiguous}, for a {kind}")
+                arrays[a.ctypes.data] = a
+                launch.args[i] = a.ctypes.data
+            elif isinstance(a, np.generic) and a.dtype.itemsize * 8 == int(kind[1:]) and (a.dtype.kind == "f") == (kind[0] == "f"):
+                launch.args[i] = int.from_bytes(a.tobytes(), "little")
+            else:
+                raise TypeError(f"{name}, argument {i}: {a!r} for a {kind}")
+        launch.grid[:], launch.block[:] = (*grid, 1, 1)[:3], (*block, 1, 1)[:3]
+        spans = [*kernel.spans, (kernel.dynamic, shared)] if shared else kernel.spans
+        for i, span in enumerate(spans):
+            launch.spans[2 * i:2 * i + 2] = span
+        launch.span_count, launch.shared_bytes = len(spans), kernel.dynamic + shared
+        buffers = [*self.constants, *(Buffer(at, a.nbytes, a.flags.writeable) for at, a in arrays.items())]
+        launch.buffers, launch.buffer_count = (Buffer * max(1, len(buffers)))(*buffers), len(buffers)
+        if machine().run(getattr(self.library, name), ctypes.byref(launch)):
+            lines = [self.where(line) for line in (launch.error_line, launch.other_line) if line]
+            raise KernelError(f"{name}: {launch.error.decode()}, at {' and '.join(lines) or 'an unknown line'}")
+        return launch
+
+    def where(self, line):
+        return f"{os.path.basename(self.files[line >> 16])}:{line & 0xffff}"
