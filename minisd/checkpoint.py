@@ -136,10 +136,10 @@ class Component:
         """{weight name: shape as the file has it}"""
         return {name: self.tensors.shape(stored) for name, stored in self.stored.items()}
 
-    def weights(self, dtype="float32", keep=True):
-        """The root node.  A weight is read, converted and laid out when a layer asks for it; `keep` it for the next time?"""
-        return Weights.over(self.stored, lambda name: engine_layout(
-            self.tensors.read(self.stored[name], partial(scratch, "file")), dtype), keep)
+    def weights(self, dtype="float32", keep=True, upload=lambda w: w):
+        """The root node.  A weight is read, converted, laid out and uploaded when a layer asks for it; `keep` it for the next time?"""
+        return Weights.over(self.stored, lambda name: upload(engine_layout(
+            self.tensors.read(self.stored[name], partial(scratch, "file")), dtype)), keep)
 
     def check(self):
         """A dry run -> (missing names, unused names); raises CheckpointError for a weight of a wrong shape."""

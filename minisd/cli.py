@@ -34,6 +34,7 @@ def arguments():
     p.add_argument("--rng", default="cpu", help="whose random numbers: cpu or cuda (%(default)s)")
     p.add_argument("-n", type=int, default=1, metavar="N", help="how many pictures (%(default)s)")
     p.add_argument("--variant", help="of the model's files, such as fp16")
+    p.add_argument("--device", default="cpu", help="cpu or cuda (%(default)s)")
     p.add_argument("--low-memory", action="store_true", help="the same picture in a fraction of the memory, slower")
     p.add_argument("--threads", type=int, metavar="N", help="how many processors to use (all)")
     p.add_argument("--profile", action="store_true", help="print where the time went, by operation")
@@ -46,6 +47,7 @@ def arguments():
     p.set_defaults(run=inspect)
 
     p = commands.add_parser("selftest", help="is every operation right on this machine?")
+    p.add_argument("--device", default="cpu", help="cpu or cuda, where each case's kernel is named (%(default)s)")
     p.add_argument("-v", "--verbose", action="store_true", help="a line for each case")
     p.set_defaults(run=selftest)
     return parser
@@ -66,7 +68,7 @@ def txt2img(a):
     seed = secrets.randbits(32) if a.seed is None else a.seed
     if a.threads is not None:
         threads.use(a.threads)
-    pipe = pipeline.load(a.model, variant=a.variant, low_memory=a.low_memory)
+    pipe = pipeline.load(a.model, device=a.device, variant=a.variant, low_memory=a.low_memory)
     with Progress(a.quiet) as progress, profile() if a.profile else nullcontext() as profiled:
         pictures = pipe.txt2img([a.prompt], negative_prompt=a.negative, num_inference_steps=a.steps, guidance_scale=a.guidance,
                                 seed=seed, width=width, height=height, sampler=a.sampler, num_images=a.n, sigmas=a.sigmas,
@@ -109,12 +111,13 @@ def inspect(a):
 
 def selftest(a):
     from .selftest import selftest
-    rows = selftest()
-    if a.verbose:
-        for name, version, error, ok in rows:
-            print(f"{name:<18}{version:<12}{error:.1e}  {'ok' if ok else 'NOT OK'}")
-    off = sorted({name for name, _, _, ok in rows if not ok})
-    worst = max(error for _, _, error, _ in rows)
+    rows = selftest(device=a.device)
+    if a.verbose or a.device != "cpu":
+        for name, shapes, version, error, ok in rows:
+            print(f"{name:<18}{'kernel' if version == 'fast' and a.device != 'cpu' else version:<12}{error:.1e}  "
+                  f"{'ok' if ok else 'NOT OK'}  {shapes}")
+    off = sorted({name for name, *_, ok in rows if not ok})
+    worst = max(error for *_, error, _ in rows)
     fine = f"OK: {len(rows)} cases of {len({r[0] for r in rows})} operations, worst error {worst:.1e}"
     print(f"NOT OK: {', '.join(off)}" if off else fine)
     return 1 if off else 0

@@ -53,7 +53,8 @@ def multiply(name, M, O, K, operands, sizes, bias, add, every, by_rows=0, column
     launch(name, ("tile.cuh", f"{name}.cu"), (ceil(M, BM), ceil(columns or O, BN), sharing), 32 * (BM // WM) * (BN // WN),
            [*operands, bias, add, y, parts, *sizes, every], 2 * stages * (BM * (DEEP + 8) + b_tile), **tile)
     if parts is not None:
-        launch("add_parts", ("tile.cuh", f"{name}.cu"), (ceil(M * ceil(O, 2), 256),), 256, [parts, bias, add, y, sharing, M, O, every], **tile)
+        launch("add_parts", ("tile.cuh", f"{name}.cu"), (ceil(M * ceil(O, 2), 256),), 256,
+               [parts, bias, add, y, sharing, M, O, every], **tile)
     return y
 
 

@@ -19,6 +19,11 @@ def trace():
         _seen = before
 
 
+def tracing():
+    """Whether a trace is on."""
+    return _seen is not None
+
+
 def tap(p, y):
     """Name `y` as the output of node `p` in the current trace, if one is on; return it unchanged."""
     if _seen is not None:

@@ -86,6 +86,11 @@ def watch(watcher):
         _watch = None
 
 
+def watched():
+    """Whether someone watches the operations."""
+    return _watch is not None
+
+
 def xp_of(x):
     """The array library that `x` belongs to."""
     cupy = sys.modules.get("cupy")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from . import checkpoint, convolution, cpu, image, ops, rng, samplers, text, threads, unet, vae  # noqa: F401  (two register themselves)
+from .device import CPU, open_device
 from .errors import CheckpointError, InputError, NumericalError
 
 
@@ -46,20 +47,23 @@ def denoise(predict, sampler, x, randn):
 class Pipeline:
     """A loaded model.  The weights of unet and vae are read when first used, and kept.
 
-    checkpoint: what the folder says; text_encoder, unet, vae: the weights, as trees; dtype: of all arithmetic; low_memory:
-    whether weights are read anew each time, and scratch memory kept small."""
+    checkpoint: what the folder says; text_encoder, unet, vae: the weights, as trees; dtype: of the networks' arithmetic;
+    low_memory: whether weights are read anew each time, and scratch memory kept small; device: a device.CPU or device.GPU."""
 
-    def __init__(self, opened, dtype="float32", low_memory=False):
-        self.checkpoint, self.dtype, self.low_memory = opened, np.dtype(dtype), low_memory
+    def __init__(self, opened, dtype="float32", low_memory=False, device=None):
+        self.checkpoint, self.dtype, self.low_memory, self.device = opened, np.dtype(dtype), low_memory, device or CPU()
+        self.latent_dtype = np.promote_types(self.dtype, np.float32)
         self.tokenizer, self.scheduler = opened.tokenizer(), opened.scheduler
-        self.text_encoder = opened.text_encoder.weights(self.dtype, keep=False)               # used once a prompt
-        self.unet, self.vae = (c.weights(self.dtype, keep=not low_memory) for c in (opened.unet, opened.vae))
+        self.text_encoder, self.unet, self.vae = (
+            c.weights(self.dtype, keep, self.device.upload) for c, keep in
+            zip(opened.components, (self.device.keeps_text_encoder, not low_memory, not low_memory)))
         self.text_config, self.unet_config, self.vae_config = (c.config for c in opened.components)
+        self.call_unet = self.device.repeatable(lambda x, t, context: unet.unet(self.unet, x, t, context, self.unet_config), self.dtype)
 
     # ---- the steps of the way, each usable alone ----
 
     def encode_prompts(self, prompts):
-        """list of B strings -> context (B,M,D).  Warns, with the words, when a prompt is longer than fits, or when the model
+        """list of B strings -> context (B,M,D), on the device.  Warns, with the words, when a prompt is longer than fits, or when the model
         was trained on few words and these are not among them."""
         if self.checkpoint.words is not None:
             words = set(self.checkpoint.words)
@@ -72,18 +76,22 @@ class Pipeline:
             warnings.warn(f"the prompt is too long: the model reads {self.tokenizer.length - 2} tokens; "
                           f"left out: {words!r}", stacklevel=3)
         with self.memory():
-            return text.encode(self.text_encoder, ids, self.text_config)
+            return text.encode(self.text_encoder, self.device.upload(ids), self.text_config)
 
     def predict_noise(self, x, t, context):
-        """x (B,h,w,4), t 0 .. 999, context (B,M,D) -> what the unet was trained to predict, (B,h,w,4)."""
+        """x (B,h,w,4), t 0 .. 999, context (B,M,D), as encode_prompts gave it -> what the unet was trained to predict, (B,h,w,4)."""
+        upload = self.device.upload
         with self.memory(keep=True):
-            return unet.unet(self.unet, x, np.full(len(x), t, np.float32), context, self.unet_config)
+            out = self.call_unet(upload(x.astype(self.dtype, copy=False)), upload(np.full(len(x), t, np.float32)), context)
+            return self.to_host(out)
 
     def decode(self, latents):
         """Latents (B,h,w,4) -> pixels (B,H,W,3) float32 in [0,1], a picture at a time."""
         threads.release()                                    # what the unet worked in
         with self.memory():
-            pixels = np.concatenate([vae.decode(self.vae, z[None], self.vae_config) for z in latents])
+            upload = self.device.upload
+            pixels = np.concatenate([self.to_host(vae.decode(self.vae, upload(z[None].astype(self.dtype, copy=False)), self.vae_config))
+                                     for z in latents])
         if not ops.all_finite(pixels):
             raise NumericalError("the decoded picture holds NaN or infinity: the vae's weights may be damaged")
         return image.to_unit(pixels)
@@ -96,13 +104,17 @@ class Pipeline:
             raise InputError(f"pixels are {pixels.dtype} of shape {pixels.shape}; they must be floats in [0,1] of shape (B,H,W,3)")
         image.check_size(pixels.shape[2], pixels.shape[1], self.vae_config.factor)
         with self.memory():
-            moments = vae.encode(self.vae, (2 * pixels - 1).astype(self.dtype), self.vae_config)
+            moments = self.to_host(vae.encode(self.vae, self.device.upload((2 * pixels - 1).astype(self.dtype)), self.vae_config))
         noise = self.noise(generators(seed, len(pixels), rng), (*moments.shape[:3], self.vae_config.latent_channels))
         return vae.sample(moments, noise, self.vae_config)
 
     def noise(self, draw, shape):
-        """(B,h,w,C) normal numbers in the pipeline's dtype, from what generators() gave."""
-        return rng.latent_noise(draw, shape).astype(self.dtype, copy=False)
+        """(B,h,w,C) normal numbers, from what generators() gave."""
+        return rng.latent_noise(draw, shape).astype(self.latent_dtype, copy=False)
+
+    def to_host(self, x):
+        """A network's result, where the samplers work and as exact as they do."""
+        return self.device.download(x).astype(self.latent_dtype, copy=False)
 
     @contextmanager
     def memory(self, keep=False):
@@ -238,17 +250,19 @@ def load(model=None, device="cpu", dtype=None, variant=None, low_memory=False):
 
     model: a diffusers folder of Stable Diffusion 1.x or 2.x, or a hub id (owner/name), fetched into the hub's cache;
         None is the small model that comes with minisd, which draws icons
-    device: "cpu";  dtype: of the arithmetic, "float32" (None) or "float64";  variant: of the files, such as "fp16"
+    device: "cpu", or "cuda", the current GPU, which needs CuPy;  variant: of the files, such as "fp16"
+    dtype: of the arithmetic: on a CPU "float32" (None) or "float64", on a GPU "float16" (None) or "float32", much slower
     low_memory: read each weight from the file whenever it is used and keep none, and work in smaller pieces: the same picture,
         slower, in less than a gigabyte for SD 1.5 at 512x512
     Every weight's name and shape is checked here, by a dry run; its numbers are read when they are first used.
 
     Raises InputError for a model that cannot be found, or another device or dtype; CheckpointError for a model that is
     damaged, incomplete or of another kind."""
-    if device != "cpu":
-        raise InputError(f"device is {device!r}; this version of minisd computes on the 'cpu' alone")
-    if dtype is not None and dtype not in ("float32", "float64", np.float32, np.float64):
-        raise InputError(f"dtype is {dtype!r}; on a CPU choose float32, or float64 to compare with.  The file may be float16 all the same")
+    place = open_device(device)
+    if dtype is not None and dtype not in (*place.dtypes, *map(np.dtype, place.dtypes)):
+        raise InputError(f"dtype is {dtype!r}; on {device} choose {' or '.join(place.dtypes)}.  The file may be of another all the same")
+    if low_memory and device != "cpu":
+        raise InputError("low_memory is for the CPU: a GPU keeps its weights")
     opened = checkpoint.open_folder(checkpoint.find_folder(model, variant), variant)
     for component in opened.components:
         missing, unused = component.check()
@@ -260,7 +274,8 @@ def load(model=None, device="cpu", dtype=None, variant=None, low_memory=False):
     if context != width:
         raise CheckpointError(f"{opened.folder}: the text encoder gives {width} numbers a token, the unet reads {context}: "
                               "they are parts of different models")
-    pipe, rows = Pipeline(opened, dtype or "float32", low_memory), opened.text_encoder.shapes()["embeddings.token_embedding.weight"][0]
+    pipe = Pipeline(opened, dtype or place.dtypes[0], low_memory, place)
+    rows = opened.text_encoder.shapes()["embeddings.token_embedding.weight"][0]
     if pipe.tokenizer.size > rows:
         raise CheckpointError(f"{opened.folder}: the tokenizer has {pipe.tokenizer.size} tokens, the text encoder knows {rows}: "
                               "they are parts of different models")
