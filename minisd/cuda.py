@@ -214,7 +214,7 @@ def concat(xs):
 
 @ops.fast(cupy.ndarray)
 def timestep_features(t, dim, flip=True, shift=0):
-    t, y = plain(t.astype(np.float32)), cupy.empty((len(t), dim), np.float32)
+    t, y = plain(t.astype(np.float32, copy=False)), cupy.empty((len(t), dim), np.float32)
     launch("timestep_features", ("elementwise.cu",), (len(t),), 256,
            [t, y, dim // 2, -math.log(10000) / (dim // 2 - shift), bool(flip)])
     return y

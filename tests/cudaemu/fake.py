@@ -48,10 +48,7 @@ class ndarray(np.ndarray):
         return y.view(ndarray)
 
     def astype(self, dtype, copy=True):
-        y = np.asarray(self).astype(dtype, copy=copy)
-        if _recording is not None and y.dtype != self.dtype:
-            done(lambda: np.copyto(y, np.asarray(self), casting="unsafe"))
-        return y.view(ndarray)
+        return copied(np.asarray(self).astype(dtype, copy=copy), self)
 
     def get(self):
         if _recording is not None:
@@ -62,6 +59,13 @@ class ndarray(np.ndarray):
         if array.dtype != self.dtype or array.shape != self.shape:
             raise TypeError(f"{array.dtype} {array.shape} for {self.dtype} {self.shape}")
         self[...] = array.view(ndarray)
+
+
+def copied(y, x):
+    """y, made from x by copying it; the copy is an action of its own."""
+    if _recording is not None and not np.shares_memory(x, y):
+        done(lambda: np.copyto(y, np.asarray(x), casting="unsafe"))
+    return y.view(ndarray)
 
 
 def own(x):
@@ -143,6 +147,7 @@ class Stream:
 
 class Device:
     compute_capability = str(ARCH)
+    def synchronize(self): pass
     attributes = {"MultiProcessorCount": MULTIPROCESSORS, "MaxSharedMemoryPerBlockOptin": SHARED}
 
 
@@ -167,7 +172,7 @@ def install():
     cupy.ndarray, cupy.RawModule, cupy.empty, cupy.float16, cupy.float32 = ndarray, RawModule, empty, np.float16, np.float32
     cupy.asarray = cupy.array = lambda x, dtype=None: np.array(x, dtype).view(ndarray)
     cupy.asnumpy = lambda x: x.get()
-    cupy.ascontiguousarray = lambda x: np.ascontiguousarray(own(x)).view(ndarray)
+    cupy.ascontiguousarray = lambda x: copied(np.ascontiguousarray(own(x)), x)
     cupy.is_available = lambda: True
     cupy.cuda = types.SimpleNamespace(Device=Device, Stream=Stream, MemoryPool=MemoryPool, using_allocator=using_allocator,
                                       compiler=types.SimpleNamespace(CompileException=CompileException))

@@ -154,7 +154,7 @@ extern "C" void barrier(int site, int line) {
 }
 
 struct Meeting { int site; u32 mask, here; void* brought[32]; };
-static Meeting meetings[MOST / 32][4];
+static Meeting meetings[MOST / 32][32];
 
 // Wait for all lanes of the mask; the last one to come does the work for all.
 template <class Work> static void together(u32 mask, int site, int line, void* brought, Work work) {
@@ -162,9 +162,8 @@ template <class Work> static void together(u32 mask, int site, int line, void* b
   if (!(mask >> self->lane & 1)) fail(line, "lane %u is not in the mask %08x that it gives", self->lane, mask);
   Meeting *mine = nullptr, *empty = nullptr;
   for (Meeting& m : meetings[self->warp]) {
-    if (!m.here) { empty = &m; continue; }
-    if (m.site == site && m.mask == mask) mine = &m;
-    else if (m.mask & mask) fail(line, "a warp divided: lanes %08x wait elsewhere for lanes of the mask %08x", m.here, mask);
+    if (!m.here) empty = &m;
+    else if (m.site == site && m.mask == mask) mine = &m;
   }
   if (!mine) { mine = empty; mine->site = site; mine->mask = mask; }
   mine->here |= 1u << self->lane;

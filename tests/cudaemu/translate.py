@@ -57,11 +57,11 @@ class Kernel:
         self.scoped, self.spans, self.dynamic, self.lines, self.variables = [], [], 0, [], []
         body = list(statements(body))
         for s in body:
-            shared = re.match(r"\.shared \.align (\d+) \.b8 ([\w$]+)\[(\d+)\]", s)
+            shared = re.match(r"\.shared \.align (\d+) \.(\w+) ([\w$]+)(?:\[(\d+)\])?", s)
             if shared:
-                align, size = int(shared[1]), int(shared[3])
+                align, size = int(shared[1]), WIDTH[shared[2]] * int(shared[4] or 1)
                 self.dynamic = -(-self.dynamic // align) * align
-                self.symbols[shared[2]] = f"{self.dynamic}ull"
+                self.symbols[shared[3]] = f"{self.dynamic}ull"
                 self.spans.append((self.dynamic, size))
                 self.dynamic += size + SHARED_GAP
         self.dynamic = -(-self.dynamic // 128) * 128
