@@ -31,9 +31,14 @@ def device():
 
 
 @functools.cache
+def module(files, defines):
+    return cupy.RawModule(code=source(files, defines), options=("--std=c++17",))
+
+
+@functools.cache
 def function(name, files, defines):
     try:
-        return cupy.RawModule(code=source(files, defines), options=("--std=c++17",)).get_function(name)
+        return module(files, defines).get_function(name)         # compiles, or finds it in CuPy's cache
     except cupy.cuda.compiler.CompileException as e:
         raise KernelError(f"{files[-1]} with {dict(defines)} does not compile for compute capability {device()[0]}: {e}") from e
 

@@ -265,6 +265,12 @@ def timestep_features(t, dim, flip=True, shift=0):
     return xp.concatenate([cos, sin] if flip else [sin, cos], axis=-1)
 
 
+def wait_for(x):
+    """Return when x is there: a GPU computes while Python goes on."""
+    if xp_of(x) is not np:
+        xp_of(x).cuda.Device().synchronize()
+
+
 def all_finite(x):
     """Whether x holds no NaN and no infinity."""
     return bool(xp_of(x).isfinite(x).all())

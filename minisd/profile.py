@@ -21,14 +21,16 @@ def products(name, args, y):
 
 
 class Profile:
-    """rows: {operation: [calls, seconds, floating-point operations]}; seconds: of the whole."""
+    """rows: {operation: [calls, seconds, floating-point operations]}; seconds: of the whole; gpu: whether one computed."""
 
     def __init__(self):
-        self.rows, self.seconds = {}, 0.0
+        self.rows, self.seconds, self.gpu = {}, 0.0, False
 
     def __call__(self, name, run, *args, **kwargs):
         start = time.perf_counter()
         y = run(*args, **kwargs)
+        ops.wait_for(y)
+        self.gpu |= ops.xp_of(y) is not np
         row = self.rows.setdefault(name, [0, 0.0, 0])
         row[0] += 1
         row[1] += time.perf_counter() - start
@@ -45,7 +47,9 @@ class Profile:
         lines.append(f"{'reading, the rest':<18}{'':>8}{rest:>10.2f}{rest / self.seconds:>8.1%}")
         total = sum(flops for *_, flops in self.rows.values())
         lines.append(f"{'all':<18}{'':>8}{self.seconds:>10.2f}{'':>8}{total / self.seconds / 1e9:>9.0f}")
-        lines.append(f"{threads.count()} threads; NumPy's products: {threads.blas()}; GFLOP/s as the definitions count")
+        where = "GPU, each operation waited for, nothing recorded" if self.gpu else (
+            f"{threads.count()} threads; NumPy's products: {threads.blas()}")
+        lines.append(f"{where}; GFLOP/s as the definitions count")
         return "\n".join(lines)
 
 

@@ -37,6 +37,18 @@ def cases(draw):
     yield "timestep_features", (np.float32([0, 1, 946.4, 999]), 32), {}
 
 
+def wide_cases(draw):
+    """The same at the widths that Stable Diffusion has, for kernels that are compiled for a width."""
+    for d in (40, 64, 80, 128, 160, 512):
+        yield "attention", (draw(1, 100, d), draw(1, 77, d), draw(1, 77, d)), dict(heads=1)
+    for C, O in ((4, 320), (9, 320), (320, 320), (320, 4), (128, 3)):
+        yield "conv2d", (draw(1, 8, 8, C), draw(3, 3, C, O), draw(O)), dict(pad=(1, 1))
+    yield "upsample_conv2d", (draw(1, 4, 4, 320), draw(3, 3, 320, 320), draw(320)), dict(size=(8, 8))
+    yield "group_norm", (draw(1, 8, 8, 320), draw(320), draw(320)), dict(groups=32, eps=1e-5, act="silu")
+    yield "linear_geglu", (draw(64, 320), draw(2560, 320), draw(2560)), {}
+    yield "concat", ([draw(1, 8, 8, 320), draw(1, 8, 8, 640)],), {}
+
+
 def each(change, value):
     """change(array) for every floating-point array within `value`, a list or an array or anything else."""
     if isinstance(value, list):
@@ -53,7 +65,11 @@ def selftest(seed=0, device="cpu"):
     from .device import open_device
     place, random, rows = open_device(device), np.random.default_rng(seed), []
     dtype = np.float32 if device == "cpu" else np.float16
-    for name, args, kwargs in cases(lambda *shape: random.standard_normal(shape).astype(np.float32)):
+
+    def draw(*shape):
+        return random.standard_normal(shape).astype(np.float32)
+
+    for name, args, kwargs in [*cases(draw), *(wide_cases(draw) if device != "cpu" else ())]:
         def given(change, args=args, kwargs=kwargs):
             return [each(change, a) for a in args], {k: each(change, v) for k, v in kwargs.items()}
 
@@ -76,6 +92,7 @@ def selftest(seed=0, device="cpu"):
             with ops.definitions_only():
                 bound = 2 * max(error(ops.DEFINITIONS[name](*lowered[0], **lowered[1])), 2**-11)
         found = place.download(found)
-        shapes = " ".join(str(a.shape).replace(" ", "") for a in (args[0] if isinstance(args[0], list) else args) if hasattr(a, "shape"))
+        arrays = args[0] if isinstance(args[0], list) else args
+        shapes = " ".join(str(a.shape).replace(" ", "") for a in arrays if hasattr(a, "shape"))
         rows.append((name, shapes, version, error(found), error(found) <= bound))
     return rows

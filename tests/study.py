@@ -16,7 +16,8 @@ def run(step, cupy, *arrays):
     if what == "attention":
         q, k, v, heads = arrays
         (B, N, C), M, o, d = q.shape, k.shape[1], cupy.empty(q.shape, np.float16), q.shape[2] // heads
-        launch(what, (step,), (ceil(N, 64 if name.startswith("4") else 128), heads, B), 128, [q, k, v, o, N, M, heads, 1 / math.sqrt(d)], HEAD=d)
+        grid = ceil(N, 64 if name.startswith("4") else 128), heads, B
+        launch(what, (step,), grid, 128, [q, k, v, o, N, M, heads, 1 / math.sqrt(d)], HEAD=d)
         return o
     if what == "conv2d":
         x, weight, bias = arrays

@@ -20,15 +20,29 @@ def nan(*shape, dtype=f32):
 
 # ---- it computes what the source says ----------------------------------------------------------------------------
 
-MATHS = {"expf(v)": np.exp, "tanhf(v)": np.tanh, "logf(fabsf(v) + 1)": lambda v: np.log(abs(v) + 1), "sinf(v)": np.sin,
-         "cosf(v * 1e5f)": lambda v: np.cos((v * f32(1e5)).astype(float)), "sqrtf(fabsf(v))": lambda v: np.sqrt(abs(v)),
-         "rsqrtf(fabsf(v) + 1)": lambda v: 1 / np.sqrt(abs(v) + 1), "floorf(v * 3)": lambda v: np.floor(v * 3), "rintf(v * 3)": lambda v: np.rint(v * 3),
-         "(float)(int)(v * 10)": lambda v: np.trunc(v * f32(10)), "fmodf(v, 0.7f)": lambda v: np.fmod(v, f32(0.7)),
-         "fminf(fmaxf(v, -.5f), .5f)": lambda v: v.clip(-0.5, 0.5), "powf(fabsf(v) + .5f, 1.5f)": lambda v: (abs(v) + 0.5) ** 1.5,
-         "__saturatef(v)": lambda v: v.clip(0, 1), "v > 0 ? v : 0.1f * v": lambda v: np.where(v > 0, v, 0.1 * v),
-         "__fdividef(1, v)": lambda v: 1 / v, "(float)((double)v * 1.0000001)": lambda v: v * 1.0000001,
-         "__half2float(__float2half(v))": lambda v: v.astype(np.float16), "copysignf(2.f, v)": lambda v: np.copysign(2, v),
-         "isnan(v) ? 1.f : 2.f": lambda v: 0 * v + 2, "1e30f * v * 1e30f": lambda v: np.sign(v) * np.inf}
+MATHS = {
+    "expf(v)": np.exp,
+    "tanhf(v)": np.tanh,
+    "logf(fabsf(v) + 1)": lambda v: np.log(abs(v) + 1),
+    "sinf(v)": np.sin,
+    "cosf(v * 1e5f)": lambda v: np.cos((v * f32(1e5)).astype(float)),
+    "sqrtf(fabsf(v))": lambda v: np.sqrt(abs(v)),
+    "rsqrtf(fabsf(v) + 1)": lambda v: 1 / np.sqrt(abs(v) + 1),
+    "floorf(v * 3)": lambda v: np.floor(v * 3),
+    "rintf(v * 3)": lambda v: np.rint(v * 3),
+    "(float)(int)(v * 10)": lambda v: np.trunc(v * f32(10)),
+    "fmodf(v, 0.7f)": lambda v: np.fmod(v, f32(0.7)),
+    "fminf(fmaxf(v, -.5f), .5f)": lambda v: v.clip(-0.5, 0.5),
+    "powf(fabsf(v) + .5f, 1.5f)": lambda v: (abs(v) + 0.5) ** 1.5,
+    "__saturatef(v)": lambda v: v.clip(0, 1),
+    "v > 0 ? v : 0.1f * v": lambda v: np.where(v > 0, v, 0.1 * v),
+    "__fdividef(1, v)": lambda v: 1 / v,
+    "(float)((double)v * 1.0000001)": lambda v: v * 1.0000001,
+    "__half2float(__float2half(v))": lambda v: v.astype(np.float16),
+    "copysignf(2.f, v)": lambda v: np.copysign(2, v),
+    "isnan(v) ? 1.f : 2.f": lambda v: 0 * v + 2,
+    "1e30f * v * 1e30f": lambda v: np.sign(v) * np.inf,
+}
 
 
 def test_mathematics():
@@ -46,20 +60,32 @@ def trunc(a, b): return int(a / b)
 def bytes_of(n): return bits(n).to_bytes(4, "little")
 
 
-INTEGERS = {"v / 7": lambda n: trunc(n, 7), "v % 7": lambda n: n - 7 * trunc(n, 7), "v >> 3": lambda n: n >> 3, "v << 5": lambda n: n << 5,
-            "(unsigned)v >> 28": lambda n: bits(n) >> 28, "v ^ 0x55": lambda n: n ^ 0x55, "~v & 0xff": lambda n: ~n & 255,
-            "min(v, 9) - max(v, -3)": lambda n: min(n, 9) - max(n, -3), "abs(v)": abs, "v > 0 && v < 100000": lambda n: 0 < n < 100000,
-            "((long long)v * 123456789) >> 20": lambda n: n * 123456789 >> 20, "__umulhi(v, 123456789)": lambda n: bits(n) * 123456789 >> 32,
-            "__popc(v)": lambda n: bin(bits(n)).count("1"), "__clz(v)": lambda n: 32 - bits(n).bit_length(),
-            "__byte_perm(v, v + 1, 0x5140)": lambda n: int.from_bytes([(bytes_of(n) + bytes_of(n + 1))[i] for i in (0, 4, 1, 5)], "little"),
-            "__funnelshift_l(v, v * 3, 9)": lambda n: (bits(n * 3) << 32 | bits(n)) << 9 >> 32}
+INTEGERS = {
+    "v / 7": lambda n: trunc(n, 7),
+    "v % 7": lambda n: n - 7 * trunc(n, 7),
+    "v >> 3": lambda n: n >> 3,
+    "v << 5": lambda n: n << 5,
+    "(unsigned)v >> 28": lambda n: bits(n) >> 28,
+    "v ^ 0x55": lambda n: n ^ 0x55,
+    "~v & 0xff": lambda n: ~n & 255,
+    "min(v, 9) - max(v, -3)": lambda n: min(n, 9) - max(n, -3),
+    "abs(v)": abs,
+    "v > 0 && v < 100000": lambda n: 0 < n < 100000,
+    "((long long)v * 123456789) >> 20": lambda n: n * 123456789 >> 20,
+    "__umulhi(v, 123456789)": lambda n: bits(n) * 123456789 >> 32,
+    "__popc(v)": lambda n: bin(bits(n)).count("1"),
+    "__clz(v)": lambda n: 32 - bits(n).bit_length(),
+    "__byte_perm(v, v + 1, 0x5140)": lambda n: int.from_bytes([(bytes_of(n) + bytes_of(n + 1))[i] for i in (0, 4, 1, 5)], "little"),
+    "__funnelshift_l(v, v * 3, 9)": lambda n: (bits(n * 3) << 32 | bits(n)) << 9 >> 32,
+}
 
 
 def test_integers_loops_and_local_arrays():
     v, y, z = RANDOM.integers(-10**6, 10**6, 32), nan(len(INTEGERS), 32, dtype=i32), nan(32, dtype=i32)
     lines = "".join(f"y[{32 * i} + threadIdx.x] = {e};\n" for i, e in enumerate(INTEGERS))
-    run(f'__constant__ int table[8] = {{3, 1, 4, 1, 5, 9, 2, 6}};\nextern "C" __global__ void k(const int* x, int* y, int* z) {{ int v = x[threadIdx.x];\n'
-        f'{lines} int local[8], sum = 0; for (int i = 0; i < 8; i++) local[i] = v * i + table[i];\n'
+    run('__constant__ int table[8] = {3, 1, 4, 1, 5, 9, 2, 6};\n'
+        f'extern "C" __global__ void k(const int* x, int* y, int* z) {{ int v = x[threadIdx.x];\n{lines} int local[8], sum = 0;\n'
+        'for (int i = 0; i < 8; i++) local[i] = v * i + table[i];\n'
         'for (int i = 0; i < (v & 7); i++) sum += local[(v + i) & 7]; z[threadIdx.x] = sum; }', v.astype(i32), y, z)
     for row, (name, function) in zip(y, INTEGERS.items()):
         assert row.tolist() == [(bits(int(function(n))) ^ 2**31) - 2**31 for n in v.tolist()], name
@@ -96,11 +122,13 @@ def test_what_a_warp_does_together():
 def test_tensor_cores(arch):
     """d (16,8) = a (16,16) b (16,8) by way of ldmatrix and mma."""
     from kernel_sources import devkit
-    a, b, d = RANDOM.standard_normal((16, 16)).astype(np.float16), RANDOM.standard_normal((16, 8)).astype(np.float16), nan(16, 8)
+    a, b, d = *(RANDOM.standard_normal((16, n)).astype(np.float16) for n in (16, 8)), nan(16, 8)
     launch = run(devkit() + 'extern "C" __global__ void k(const __half* a, const __half* b, float* d) { int l = threadIdx.x;\n'
-                 '__shared__ __align__(16) __half as[16 * 24], bs[16 * 8]; for (int i = l; i < 256; i += 32) as[i / 16 * 24 + i % 16] = a[i];\n'
+                 '__shared__ __align__(16) __half as[16 * 24], bs[16 * 8];\n'
+                 'for (int i = l; i < 256; i += 32) as[i / 16 * 24 + i % 16] = a[i];\n'
                  'for (int i = l; i < 128; i += 32) bs[i] = b[i]; __syncthreads(); unsigned f[4], g0, g1; float s[4] = {};\n'
-                 'load_matrices(f, as + l % 16 * 24 + l / 16 * 8); load_2_matrices_transposed(g0, g1, bs + l % 16 * 8); multiply_add(s, f, g0, g1);\n'
+                 'load_matrices(f, as + l % 16 * 24 + l / 16 * 8);\n'
+                 'load_2_matrices_transposed(g0, g1, bs + l % 16 * 8); multiply_add(s, f, g0, g1);\n'
                  'for (int e = 0; e < 4; e++) d[(l / 4 + e / 2 * 8) * 8 + l % 4 * 2 + e % 2] = s[e]; }', a, b, d, arch=arch)
     np.testing.assert_allclose(d, a.astype(f32) @ b.astype(f32), rtol=1e-5, atol=1e-5)
     assert launch.products == (2 if arch == 75 else 1) and launch.conflicts == 0
@@ -118,7 +146,8 @@ def test_bank_conflicts_are_counted():
 def test_dynamic_shared_memory_and_three_dimensional_grids():
     y = nan(2, 3, 4, dtype=i32)
     run('extern "C" __global__ void k(int* y) { extern __shared__ int s[]; s[threadIdx.x] = threadIdx.x; __syncthreads();'
-        'int at = (blockIdx.z * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x; if (threadIdx.x == 0) y[at] = 100 * at + s[blockDim.x - 1]; }', y,
+        'int at = (blockIdx.z * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;'
+        'if (threadIdx.x == 0) y[at] = 100 * at + s[blockDim.x - 1]; }', y,
         grid=(4, 3, 2), block=(48,), shared=192)
     assert y.reshape(-1).tolist() == [100 * i + 47 for i in range(24)]
 
@@ -126,7 +155,8 @@ def test_dynamic_shared_memory_and_three_dimensional_grids():
 # ---- it reports what a GPU would not -----------------------------------------------------------------------------
 
 BAD = {
-    "race: a .* of what was": '__shared__ int s[64]; s[threadIdx.x] = 1; __syncthreads(); int a = s[63 - threadIdx.x]; s[threadIdx.x] = 2; y[threadIdx.x] = a;',
+    "race: a .* of what was": '__shared__ int s[64]; s[threadIdx.x] = 1; __syncthreads(); int a = s[63 - threadIdx.x]; s[threadIdx.x] = 2;'
+                              'y[threadIdx.x] = a;',
     "race: a (read|write) of what was": 'if (threadIdx.x == 0) y[0] = 1; if (threadIdx.x == 40) y[1] = y[0];',
     "race: two writes": '__shared__ int s[1]; s[0] = threadIdx.x; __syncthreads(); y[threadIdx.x] = s[0];',
     "of another block": 'if (threadIdx.x == 0) y[0] = blockIdx.x;',
@@ -136,9 +166,10 @@ BAD = {
     "multiple of it": 'if (threadIdx.x == 0) *(int2*)(y + 1) = make_int2(1, 2);',
     "never wrote": '__shared__ int s[64]; if (threadIdx.x < 63) s[threadIdx.x] = 1; __syncthreads(); y[threadIdx.x] = s[threadIdx.x];',
     "read-only": '((int*)x)[threadIdx.x] = 1;',
-    "two different barriers": 'if (threadIdx.x < 32) __syncthreads(); else { y[threadIdx.x] = x[0]; __syncthreads(); } y[threadIdx.x] = 1;',
+    "two different barriers": 'if (threadIdx.x < 32) __syncthreads(); else { y[threadIdx.x] = x[0]; __syncthreads(); }',
     "have returned": 'if (threadIdx.x < 5) return; __syncthreads(); y[threadIdx.x] = 1;',
-    "lanes of its warp that do not come": 'int v = x[0]; if (threadIdx.x % 32 < 31) v = __shfl_xor_sync(~0u, v, 1); __syncthreads(); y[threadIdx.x] = v;',
+    "lanes of its warp that do not come": 'int v = x[0]; if (threadIdx.x % 32 < 31) v = __shfl_xor_sync(~0u, v, 1); __syncthreads();'
+                                          'y[threadIdx.x] = v;',
     "not in the mask": 'int v = x[0]; if (threadIdx.x % 32 < 3) v = __shfl_xor_sync(0x7, v, 2); __syncwarp(); y[threadIdx.x] = v;',
     "division by zero": 'y[threadIdx.x] = (int)threadIdx.x / x[0];',
 }
@@ -171,7 +202,8 @@ def test_asynchronous_copies():
         y = nan(64, 4)
         assert run(devkit() + ASYNC % "copies_wait<0>(); __syncthreads();", x, y, block=(64,), seed=seed).copies == 64
         np.testing.assert_array_equal(y, x[::-1])
-        for wrong, message in (("__syncthreads();", "under way"), ("copies_wait<1>(); __syncthreads();", "under way"), ("copies_wait<0>();", "race|under way|never wrote")):
+        for wrong, message in (("__syncthreads();", "under way"), ("copies_wait<1>(); __syncthreads();", "under way"),
+                               ("copies_wait<0>();", "race|under way|never wrote")):
             with pytest.raises(KernelError, match=message):
                 run(devkit() + ASYNC % wrong, x, nan(64, 4), block=(64,), seed=seed)
 
@@ -186,8 +218,9 @@ def test_copies_that_nobody_waits_for_land_late_sometimes():
 
 def test_arguments_are_checked():
     source = 'extern "C" __global__ void k(int* y, int n, float f) { y[n] = f; }'
-    for args in ([np.zeros(4, i32), i32(1)], [np.zeros(4, i32), 1, f32(2)], [np.zeros(4, i32), f32(1), f32(2)], [np.zeros(4, i32), np.int64(1), f32(2)],
-                 [np.zeros((4, 4), i32)[:, 0], i32(1), f32(2)], [np.zeros(4, i32), i32(1), i32(2)]):
+    y = np.zeros((4, 4), i32)
+    for args in ([y, i32(1)], [y, 1, f32(2)], [y, f32(1), f32(2)], [y, np.int64(1), f32(2)], [y[:, 0], i32(1), f32(2)],
+                 [y, i32(1), i32(2)]):
         with pytest.raises(TypeError, match="argument"):
             run(source, *args)
 

@@ -55,7 +55,8 @@ def build(source, name, *more):
     path = Path(place().name) / name
     if not path.with_suffix(".so").exists():
         path.with_suffix(".cpp").write_text(source)
-        done = subprocess.run(["g++", *FLAGS, *more, "-o", path.with_suffix(".so"), path.with_suffix(".cpp")], capture_output=True, text=True)
+        command = ["g++", *FLAGS, *more, "-o", path.with_suffix(".so"), path.with_suffix(".cpp")]
+        done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(f"g++ does not take what PTX became: {done.stderr[:3000]}")
     return path.with_suffix(".so")

@@ -8,7 +8,6 @@ import subprocess
 import sysconfig
 
 OPTIONS = ("--std=c++17", "-ftz=true", "--device-as-default-execution-space")        # what CuPy's RawModule passes
-WHEELS = "nvidia-cuda-nvrtc nvidia-cuda-runtime nvidia-cuda-crt"
 
 
 class CompileError(Exception):

@@ -285,7 +285,8 @@ class Kernel:
         if args[0].startswith("{"):
             parts = within(args[0])
             n = 8 * WIDTH[t] // len(parts)
-            return f"{TYPES[t]} v = {self.read(args[1], t)}; " + " ".join(self.write(x, f"(u{n})(v >> {n * i})") for i, x in enumerate(parts))
+            each = " ".join(self.write(x, f"(u{n})(v >> {n * i})") for i, x in enumerate(parts))
+            return f"{TYPES[t]} v = {self.read(args[1], t)}; {each}"
         if args[1].startswith("{"):
             parts = within(args[1])
             n = 8 * WIDTH[t] // len(parts)
@@ -300,7 +301,8 @@ class Kernel:
     def do_cvt(self, op, args):
         to, of = op[-2:]
         if to == "f16x2":
-            return self.write(args[0], f"(u32)float_to_half({self.read(args[1], 'f32')}) << 16 | float_to_half({self.read(args[2], 'f32')})")
+            high, low = (f"float_to_half({self.read(x, 'f32')})" for x in args[1:])
+            return self.write(args[0], f"(u32){high} << 16 | {low}")
         v = self.read(args[1], of)
         v = f"half_to_float({v})" if of == "f16" else f"flushed({v})" if "ftz" in op and of == "f32" else v
         rounding = next((ROUNDING[r] for r in op if r in ROUNDING), None)
@@ -404,8 +406,8 @@ def translate(ptx):
     numbers = {n: names.index(name) for n, name in files.items()}
     text = re.sub(r"//[^\n]*", "", re.sub(r"/\*.*?\*/", "", ptx, flags=re.S))
     parts, kernels, constants = ['#include "machine.h"'], {}, {}
-    for kind, name, count, values in re.findall(r"^(?:\.visible )?\.(?:global|const)\s+(?:\.align \d+ )?\.(\w+) ([\w$]+)(\[\d*\])?\s*=\s*([^;]*);",
-                                                text, re.M):
+    constant = r"^(?:\.visible )?\.(?:global|const)\s+(?:\.align \d+ )?\.(\w+) ([\w$]+)(\[\d*\])?\s*=\s*([^;]*);"
+    for kind, name, count, values in re.findall(constant, text, re.M):
         bits = re.sub(r"0[fF]([0-9A-Fa-f]{8})", r"0x\1u", values.strip(" {}"))                  # floats as their bits
         parts.append(f"static u{8 * WIDTH[kind]} c_{label(name)}{count or '[1]'} = {{{bits}}};")
         constants[name] = f"(u64)c_{label(name)}"
