@@ -15,12 +15,12 @@ class KernelError(MinisdError):
 
 
 def source(files, defines):
-    """The text to compile: #defines, then devkit.cuh and the named files, each under its own name in the compiler's messages."""
+    """The text to compile: #defines, then devkit.cuh and the named files (or full paths), each under its own name in messages."""
     folder = next((f for f in FOLDERS if (f / "devkit.cuh").exists()), None)
     if folder is None:
         raise KernelError(f"no kernels in {FOLDERS[0]}; install minisd again")
     text = "".join(f"#define {name} {int(value)}\n" for name, value in defines)
-    return text + "".join(f'#line 1 "{file}"\n{(folder / file).read_text()}' for file in ("devkit.cuh", *files))
+    return text + "".join(f'#line 1 "{Path(file).name}"\n{(folder / file).read_text()}' for file in ("devkit.cuh", *files))
 
 
 @functools.cache

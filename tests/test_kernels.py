@@ -511,7 +511,7 @@ def test_study(cupy, step):
 def test_study_compiles(emulated, capability):
     from minisd.launch import source
     for step in study.STEPS:
-        _, log = nvrtc.compile(source((step,), (("HEAD", 64),)), capability)
+        _, log = nvrtc.compile(source((study.path(step),), (("HEAD", 64),)), capability)
         for name, (registers, spilled) in nvrtc.resources(log).items():
             assert registers <= 255 and spilled == 0, (step, name, registers, spilled)
 

@@ -58,11 +58,11 @@ def registers(cupy):
 
 def errors():
     """A row for each operation: the largest error of its emulated kernel over the selftest's cases, relative to the largest value."""
+    cupy, rows = fake.install(), {}
     import test_kernels as t
 
-    from minisd import launch, selftest
-    cupy, rows = fake.install(), {}
     import minisd.cuda  # noqa: F401  (registers itself)
+    from minisd import launch, selftest
     for capability in kernel_sources.ARCHITECTURES:
         fake.ARCH, fake.Device.compute_capability = capability, str(capability)
         launch.device.cache_clear()
