@@ -264,12 +264,6 @@ def test_a_scheduler_setting_is_refused_not_ignored(sd1_copy, key, value):
         minisd.load(sd1_copy).txt2img("a cat", num_inference_steps=1, sampler="ddim")
 
 
-@pytest.mark.parametrize("how", [dict(device="cuda"), dict(device="tpu"), dict(dtype="float16")])
-def test_what_a_cpu_does_not_do(sd1_folder, how):
-    with pytest.raises(InputError, match="cpu|CPU"):
-        minisd.load(sd1_folder, **how)
-
-
 @pytest.mark.parametrize("part, changes", [
     ("unet", dict(norm_num_groups=0)), ("unet", dict(attention_head_dim=None)), ("unet", dict(block_out_channels=64)),
     ("unet", dict(layers_per_block="1")), ("unet", dict(norm_eps=None)), ("unet", dict(freq_shift="a")),

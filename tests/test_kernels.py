@@ -361,7 +361,8 @@ def test_no_cupy(monkeypatch, sd1_folder):
         minisd.load(sd1_folder, device="cuda")
 
 
-@pytest.mark.parametrize("how, message", [(dict(device="cuda:0"), "choose cpu or cuda"), (dict(device=None), "choose cpu or cuda"),
+@pytest.mark.parametrize("how, message", [(dict(device="cuda:0"), "choose cpu or cuda"), (dict(device="tpu"), "choose cpu or cuda"),
+                                          (dict(device=None), "choose cpu or cuda"),
                                           (dict(dtype="float16"), "on cpu choose float32 or float64")])
 def test_devices_and_types_that_are_refused(sd1_folder, how, message):
     import minisd
