@@ -5,7 +5,7 @@
 //
 //   q (B,N,C), k and v (B,M,C) -> o (B,N,C), heads side by side: head h has columns h HEAD .. (h + 1) HEAD, read in place
 //
-// Grid: N / QUERIES, heads * SLICES, B.  Block: 32 WARPS.  Shared: Q_TILE + 2 (K_TILE + V_TILE) halves.
+// Grid: N / QUERIES, rounded up, heads * SLICES, B.  Block: 32 WARPS.  Shared: Q_TILE + 2 (K_TILE + V_TILE) halves.
 // Reads q once, k and v once for each QUERIES queries; writes o once.
 //   HEAD    width of a head, a multiple of 8;  SLICES  a head too wide for the registers (the VAE's 512) is split: each block
 //           computes all scores and gives HEAD / SLICES columns of the result
@@ -47,6 +47,7 @@ attention(const __half* __restrict__ q, const __half* __restrict__ k, const __ha
   load(q_tile, K_ROW, q, HEAD, DEPTH, QUERIES, first, N);
   load_keys(0);
 
+  // qf, kf, vf, wf: fragments of queries, keys, values and weights, a lane's share of 16x16 numbers.
   unsigned qf[ROWS][Q_STAYS ? DEPTH / 16 : 1][4];
   float sums[ROWS][WIDTH / 8][4], most[ROWS][2], total[ROWS][2];   // [2]: rows lane / 4 and lane / 4 + 8 of the sixteen
 #pragma unroll

@@ -3,7 +3,7 @@
 //
 //   x (B,h,w,C), weight (3,3,C,O) -> y (B,OH,OW,O), + bias (O) + add, of which each `every` rows of y share one
 //
-// Grid: rows of y / BM, O / BN, blocks that share the depth.  Block: THREADS.  Shared: STAGES (A_TILE + B_TILE) halves.
+// Grid: B OH OW / BM and O / BN, rounded up, and blocks that share the depth.  Block: THREADS.  Shared: STAGES (A_TILE + B_TILE) halves.
 // Reads the weights once for each BM rows, the picture 9 times for each BN outputs (8 of them from L2); writes y once.
 //   H, W      of the picture as convolved: h, w, or with up = 1 twice that (or one less), each pixel read twice or four times
 //   ALIGNED_C whether C is a multiple of 8; otherwise the numbers are gathered one by one, as conv_in's 4 channels are

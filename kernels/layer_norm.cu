@@ -2,7 +2,7 @@
 // registers, so the variance is that of the differences to the mean, and x is read once.
 //
 // Grid: R / 8, rounded up.  Block: 256, a warp a row.  Reads x once, writes y once.
-//   EIGHTHS  16-byte words of a row that a lane holds: C is a multiple of 8, at most 256 EIGHTHS
+//   WORDS  of 16 bytes that a lane holds of a row: C is a multiple of 8, at most 256 WORDS
 extern "C" __global__ void __launch_bounds__(256)
 layer_norm(const __half* __restrict__ x, const __half* __restrict__ weight, const __half* __restrict__ bias, __half* __restrict__ y,
            int R, int C, float eps) {
@@ -10,9 +10,9 @@ layer_norm(const __half* __restrict__ x, const __half* __restrict__ weight, cons
   if (row >= R) return;
   x += (size_t)row * C;
   y += (size_t)row * C;
-  float v[EIGHTHS][8], sum = 0.f, square = 0.f;
+  float v[WORDS][8], sum = 0.f, square = 0.f;
 #pragma unroll
-  for (int i = 0; i < EIGHTHS; i++) {
+  for (int i = 0; i < WORDS; i++) {
     int c = (i * 32 + lane) * 8;
     unpack8(v[i], c < C ? *(const uint4*)(x + c) : make_uint4(0, 0, 0, 0));
 #pragma unroll
@@ -20,7 +20,7 @@ layer_norm(const __half* __restrict__ x, const __half* __restrict__ weight, cons
   }
   const float mean = warp_sum(sum) / C;
 #pragma unroll
-  for (int i = 0; i < EIGHTHS; i++)
+  for (int i = 0; i < WORDS; i++)
     if ((i * 32 + lane) * 8 < C)
 #pragma unroll
       for (int e = 0; e < 8; e++) {
@@ -29,7 +29,7 @@ layer_norm(const __half* __restrict__ x, const __half* __restrict__ weight, cons
       }
   const float scale = rsqrtf(warp_sum(square) / C + eps);
 #pragma unroll
-  for (int i = 0; i < EIGHTHS; i++) {
+  for (int i = 0; i < WORDS; i++) {
     int c = (i * 32 + lane) * 8;
     if (c >= C) continue;
     float w[8], b[8];

@@ -4,7 +4,7 @@
 // eq. 6).  A tile then has 8 columns of h and the same 8 of the gate, in turn, so that one thread holds both and the (M,2O) are
 // never in memory.
 //
-// Grid: M / BM, columns / BN, blocks that share the depth.  Block: THREADS.  Shared: STAGES (A_TILE + B_TILE) halves.
+// Grid: M / BM and columns / BN, rounded up, and blocks that share the depth.  Block: THREADS.  Shared: STAGES (A_TILE + B_TILE) halves.
 // Reads x once for each BN columns, the weights once for each BM rows; writes y once.
 //   ALIGNED_C whether K is a multiple of 8
 extern "C" __global__ void __launch_bounds__(THREADS)

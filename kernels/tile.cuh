@@ -4,7 +4,7 @@
 // shared memory ahead of their use, STAGES - 1 of them under way.  Who includes this says BM, BN, WM, WN, STAGES, and
 //   B_ROWS   1: b is stored as (O,K), a row for each output, as linear layers have it;  0: as (K,O), as convolutions have it
 //
-// Where the stored rows of b or y are no multiple of 8 numbers, ALIGNED_O is 0 and they are taken one by one.
+// Where O is no multiple of 8, ALIGNED_O is 0, and rows of y, and of b if it is (K,O), are taken number by number.
 const int BK = 32, THREADS = 32 * (BM / WM) * (BN / WN);
 const int A_ROW = BK + 8;                                          // 8 more than a row needs: so the rows that ldmatrix reads
 const int B_ROW = B_ROWS ? BK + 8 : BN + 8;                        // at once lie in different banks
@@ -44,7 +44,7 @@ DEV void multiply_tiles(Sums& sums, __half* shared, int steps, LoadA load_a, Loa
     const __half *a = a_tiles + step % STAGES * A_TILE, *b = b_tiles + step % STAGES * B_TILE;
 #pragma unroll
     for (int k = 0; k < BK; k += 16) {
-      unsigned af[WM / 16][4], bf[WN / 16][4];                     // bf: two n8 columns each
+      unsigned af[WM / 16][4], bf[WN / 16][4];                     // fragments: a lane's share of 16x16 numbers
 #pragma unroll
       for (int i = 0; i < WM / 16; i++) load_matrices(af[i], a + (row + i * 16 + lane % 16) * A_ROW + k + lane / 16 * 8);
 #pragma unroll

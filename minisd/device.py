@@ -43,21 +43,23 @@ class GPU(CPU):
         if not cupy.is_available():
             raise InputError("device is 'cuda', but CuPy finds no GPU: `nvidia-smi` should list one, and its driver be new enough "
                              "for the CuPy installed; device 'cpu' needs neither")
-        self.cupy = cupy
-        if int(cupy.cuda.Device().compute_capability) < OLDEST:
-            warnings.warn(f"this GPU has compute capability {cupy.cuda.Device().compute_capability}, the kernels need {OLDEST}: "
-                          "everything is computed by the definitions, slowly", stacklevel=3)
-        else:
+        self.cupy, capability = cupy, int(cupy.cuda.Device().compute_capability)
+        self.served = capability >= OLDEST
+        if self.served:
             from . import cuda  # noqa: F401  (registers itself)
+        else:
+            warnings.warn(f"this GPU has compute capability {capability}, the kernels need {OLDEST}: everything is computed by the "
+                          "definitions, slowly", stacklevel=3)
 
     def upload(self, x):
-        return self.cupy.asarray(x)
+        with self.cupy.cuda.using_allocator(self.cupy.get_default_memory_pool().malloc):     # weights outlive a recording's pool
+            return self.cupy.asarray(x)
 
     def download(self, x):
         return self.cupy.asnumpy(x)
 
     def repeatable(self, network, dtype):
-        return Recorded(network, self.cupy) if dtype == np.float16 else network
+        return Recorded(network, self.cupy) if dtype == np.float16 and self.served else network
 
 
 class Recorded:
@@ -84,25 +86,42 @@ class Recorded:
 
     def record(self, arrays):
         """Run once as written, which compiles kernels, uploads weights and fills the memory pool, none of which can be recorded;
-        then once more, recording."""
+        then once more, recording.  Its work lies in a pool of its own, since the graph writes there whenever it is launched."""
         cuda = self.cupy.cuda
-        self.graph = self.result = self.inputs = None        # what they hold goes back before more is taken
-        self.shapes, stream = [a.shape for a in arrays], cuda.Stream(non_blocking=True)
-        self.pool = cuda.MemoryPool()                        # of its own: the graph writes to this memory whenever it is launched
+        self.shapes = self.graph = self.result = self.inputs = self.pool = None       # what they hold goes back before more is taken
+        pool, stream = cuda.MemoryPool(), cuda.Stream(non_blocking=True)
         cuda.Device().synchronize()
-        with cuda.using_allocator(self.pool.malloc), stream:
-            self.inputs = [a.copy() for a in arrays]
-            y = self.network(*self.inputs)
+        with cuda.using_allocator(pool.malloc), stream:
+            inputs = [a.copy() for a in arrays]
+            y = self.network(*inputs)
             stream.synchronize()
-            stream.begin_capture()
-            try:
-                self.result = self.network(*self.inputs)
-                self.graph = stream.end_capture()
-            except NotImplementedError:                      # cuBLAS, by way of a definition
-                stream.end_capture()
-                warnings.warn("a layer of this model is served by no kernel, so its launches cannot be recorded: it will run, slower; "
-                              "`minisd selftest --device cuda` lists what is served", stacklevel=5)
+            result, graph, why = capture(stream, pool, lambda: self.network(*inputs))
+        if graph is None:
+            warnings.warn(f"this network's launches cannot be recorded ({why}): it will run, slower; "
+                          "`minisd selftest --device cuda` lists which operations no kernel serves", stacklevel=5)
+        else:
+            self.pool, self.inputs, self.result, self.graph = pool, inputs, result, graph
+        self.shapes = [a.shape for a in arrays]
         return y
+
+
+def capture(stream, pool, run):
+    """run(), recorded on `stream` -> (its result, the graph, None), or (None, None, why not).  Any other error ends the recording
+    and is raised."""
+    taken, graph, why = pool.total_bytes(), None, None
+    stream.begin_capture()
+    try:
+        result = run()
+    except NotImplementedError:                              # cuBLAS, by way of a definition
+        result, why = None, "a layer is left to its definition, and cuBLAS is not recorded"
+    finally:
+        try:
+            graph = stream.end_capture()
+        except RuntimeError as e:                            # CUDA's; what was recorded is void
+            why = why or str(e)
+    if why is None and pool.total_bytes() < taken:           # memory that the graph writes to was given back
+        why = "the GPU's memory ran out meanwhile"
+    return (result, graph, None) if why is None else (None, None, why)
 
 
 DEVICES = {"cpu": CPU, "cuda": GPU}

@@ -56,8 +56,9 @@ def launch(name, files, grid, block, args, shared=0, **defines):
 
 def argument(name, value):
     if isinstance(value, cupy.ndarray):
-        if not value.flags.c_contiguous:
-            raise KernelError(f"{name} is given an array of shape {value.shape} that is not contiguous")
+        if not value.flags.c_contiguous or value.data.ptr % 16:
+            raise KernelError(f"{name} is given an array of shape {value.shape} that is not contiguous, or does not begin at a "
+                              "multiple of 16 bytes")
         return value
     if value is None:
         return np.uintp(0)

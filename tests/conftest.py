@@ -6,6 +6,7 @@ import pytest
 
 
 def pytest_addoption(parser):
+    parser.addoption("--no-pool", action="store_true", help="on a GPU, allocate each array by itself, for compute-sanitizer")
     parser.addoption("--definitions", action="store_true", help="compute with the definitions of ops.py alone, not their fast versions")
 
 

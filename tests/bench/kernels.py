@@ -2,7 +2,7 @@
 
     python tests/bench/kernels.py [--check] [--errors] [--times]
 
-Registers and shared memory need `pip install '.[kernels]'` and no GPU;  --check: only say whether the README has them right.
+Registers need `pip install '.[kernels]'` and no GPU;  --check: only say whether the README has them right.
 --errors: the emulated kernels' largest error per architecture, printed (needs g++);  --times: the steps' times, which needs a GPU."""
 import argparse
 import re
@@ -86,7 +86,7 @@ def times():
     import datetime
 
     import cupy
-    from gpu import median_ms, normal
+    from gpu import median_ms, normal, rotated
 
     from minisd import ops
     given = {"attention": [normal(2, 4096, 512) for _ in "qkv"], "conv2d": [normal(2, 32, 32, 640), normal(3, 3, 640, 640), normal(640)],
@@ -98,7 +98,7 @@ def times():
         steps = {s.split("/")[2]: (lambda *a, s=s, what=what: study.run(s, cupy, *a, *more[what])) for s in study.STEPS if what in s}
         first = None
         for name, run in {**steps, "shipped": shipped[what]}.items():
-            ms = median_ms(run, [arrays])
+            ms = median_ms(run, rotated(arrays)[:20])
             first = first or ms
             rows.append([what, name, f"{ms:.3f}", f"{first / ms:.1f}"])
     name = cupy.cuda.runtime.getDeviceProperties(0)["name"].decode()

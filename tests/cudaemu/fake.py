@@ -50,6 +50,13 @@ class ndarray(np.ndarray):
     def astype(self, dtype, copy=True):
         return copied(np.asarray(self).astype(dtype, copy=copy), self)
 
+    def copy(self, order="C"):
+        return copied(np.array(self, order=order), self)
+
+    @property
+    def data(self):
+        return types.SimpleNamespace(ptr=self.ctypes.data)
+
     def get(self):
         if _recording is not None:
             raise RuntimeError("cudaErrorStreamCaptureUnsupported: operation not permitted when stream is capturing")
@@ -153,6 +160,7 @@ class Device:
 
 class MemoryPool:
     malloc = None
+    def total_bytes(self): return 0
 
 
 @contextmanager
@@ -172,8 +180,8 @@ def install():
     cupy.ndarray, cupy.RawModule, cupy.empty, cupy.float16, cupy.float32 = ndarray, RawModule, empty, np.float16, np.float32
     cupy.asarray = cupy.array = lambda x, dtype=None: np.array(x, dtype).view(ndarray)
     cupy.asnumpy = lambda x: x.get()
-    cupy.ascontiguousarray = lambda x: copied(np.ascontiguousarray(own(x)), x)
     cupy.is_available = lambda: True
+    cupy.get_default_memory_pool = MemoryPool
     cupy.cuda = types.SimpleNamespace(Device=Device, Stream=Stream, MemoryPool=MemoryPool, using_allocator=using_allocator,
                                       compiler=types.SimpleNamespace(CompileException=CompileException))
     sys.modules["cupy"] = cupy
