@@ -6,7 +6,7 @@ import secrets
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
 from .errors import InputError
@@ -20,6 +20,67 @@ def to_unit(pixels):
 def to_pil(array):
     """(B,H,W,3) in [0,1] -> list of B pictures.  Rounds, as diffusers does; others truncate and are one level darker."""
     return [Image.fromarray(a) for a in (array * 255).round().astype(np.uint8)]
+
+
+def read(picture):
+    """A PIL picture of any mode, an array (H,W,3) of floats in [0,1] or of bytes, or a file's name -> a PIL picture in RGB, turned as
+    its EXIF data says, on white where it is transparent.  Raises InputError for what is no picture."""
+    if isinstance(picture, (str, Path)):
+        try:
+            with Image.open(picture) as opened:
+                opened.load()
+                picture = opened
+        except (OSError, SyntaxError, Image.DecompressionBombError) as e:
+            raise InputError(f"{picture}: {getattr(e, 'strerror', None) or 'no picture that Pillow can read, or a damaged one'}") from e
+    if isinstance(picture, np.ndarray):
+        if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8 and picture.dtype.kind != "f":
+            raise InputError(f"a picture is {picture.dtype} of shape {picture.shape}; it must be (H,W,3), floats in [0,1] or bytes")
+        picture = Image.fromarray(picture if picture.dtype == np.uint8 else (picture.clip(0, 1) * 255).round().astype(np.uint8))
+    if not isinstance(picture, Image.Image):
+        raise InputError(f"a picture is a {type(picture).__name__}; give a PIL picture, an array (H,W,3), or a file's name")
+    picture = ImageOps.exif_transpose(picture)
+    if picture.mode.startswith("I") or picture.mode == "F":                         # 16 bits a pixel
+        picture = Image.fromarray((np.asarray(picture, np.float64).clip(0, 65535) / 257).round().astype(np.uint8))
+    if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    return picture.convert("RGB")
+
+
+def read_mask(mask, picture):
+    """As read(), in grey and of the picture's size; black for None."""
+    if mask is None:
+        return Image.new("L", picture.size)
+    if isinstance(mask, np.ndarray) and mask.ndim == 2:
+        mask = np.repeat(mask.astype(np.float32 if mask.dtype == bool else mask.dtype)[..., None], 3, axis=-1)
+    grey = read(mask).convert("L")
+    return grey if grey.size == picture.size else grey.resize(picture.size, Image.Resampling.LANCZOS)
+
+
+def padded(picture, mask, pad):
+    """The picture on a larger grey canvas, and its mask with the new margin white.  pad: (left, top, right, bottom) pixels."""
+    if not isinstance(pad, (list, tuple)) or len(pad) != 4 or any(isinstance(n, bool) or not isinstance(n, int) or n < 0 for n in pad):
+        raise InputError(f"pad is {pad!r}; it must be four whole numbers of pixels: left, top, right, bottom")
+    left, top, right, bottom = pad
+    size = picture.width + left + right, picture.height + top + bottom
+    canvas, wider = Image.new("RGB", size, (128, 128, 128)), Image.new("L", size, 255)
+    canvas.paste(picture, (left, top))
+    wider.paste(mask, (left, top))
+    return canvas, wider
+
+
+def pixels(picture, width, height):
+    """A PIL picture in RGB -> (1,height,width,3) float32 in [0,1], resized as diffusers does."""
+    if picture.size != (width, height):
+        picture = picture.resize((width, height), Image.Resampling.LANCZOS)
+    return np.asarray(picture, np.float32)[None] / 255
+
+
+def mask_pixels(mask, width, height):
+    """A PIL picture in grey -> (1,height,width,1), 1 where it is to be painted and 0 elsewhere."""
+    if mask.size != (width, height):
+        mask = mask.resize((width, height), Image.Resampling.LANCZOS)
+    return (np.asarray(mask, np.float32)[None, ..., None] >= 127.5).astype(np.float32)
 
 
 def parse_size(text):

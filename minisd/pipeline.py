@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from . import checkpoint, convolution, cpu, image, ops, rng, samplers, text, threads, unet, vae  # noqa: F401  (two register themselves)
+from . import checkpoint, convolution, cpu, ops, rng, samplers, tasks, text, threads, unet, vae  # noqa: F401  (two register themselves)
+from . import image as pictures
 from .device import CPU, open_device
 from .errors import CheckpointError, InputError, NumericalError
 
@@ -26,22 +27,24 @@ class Step:
     eps: Any                                # (B,h,w,4) the noise as predicted now
 
 
-def denoise(predict, sampler, x, randn):
+def denoise(predict, sampler, x, randn, first=0, mix=None):
     """The one denoising loop: yields a Step for each call of predict(x, t), the noise predictor.
 
-    x (B,h,w,4) with standard deviation sampler.init_sigma; randn() more noise of its shape.
-    Raises NumericalError when a latent is no longer finite."""
+    x (B,h,w,4) at the noise level of step `first`; randn() more noise of its shape; mix(x, i): what a task makes of a latent after
+    step i.  Raises NumericalError when a latent is no longer finite."""
     total = len(sampler.timesteps)
-    for i, t in enumerate(sampler.timesteps):
+    for i in range(first, total):
+        t = sampler.timesteps[i]
         out = predict(sampler.scale_input(x, i), float(t))
         x0, eps = sampler.predict(x, out, i)
         x = sampler.step(x, out, i, randn)
+        x = x if mix is None else mix(x, i)
         if not ops.all_finite(x):
             raise NumericalError(f"the latent holds NaN or infinity after step {i + 1} of {total} (timestep {t:g}): the weights may be "
                                  "damaged, or of another prediction type than scheduler_config.json says; "
                                  "`minisd inspect` shows what they are, and a lower guidance_scale or another sampler may help")
         level = float(sampler.sigma[i] / sampler.alpha[i]) if sampler.alpha[i] else math.inf
-        yield Step(i, total, float(t), level, x, x0, eps)
+        yield Step(i - first, total - first, float(t), level, x, x0, eps)
 
 
 class Pipeline:
@@ -94,7 +97,7 @@ class Pipeline:
                                      for z in latents])
         if not ops.all_finite(pixels):
             raise NumericalError("the decoded picture holds NaN or infinity: the vae's weights may be damaged")
-        return image.to_unit(pixels)
+        return pictures.to_unit(pixels)
 
     def encode(self, pixels, seed=None, rng="cpu"):
         """Pixels (B,H,W,3), floats in [0,1], sides multiples of 8 -> latents (B,h,w,4), drawn from the encoder's distribution
@@ -102,11 +105,14 @@ class Pipeline:
         pixels = np.asarray(pixels)
         if pixels.ndim != 4 or pixels.shape[-1] != 3 or pixels.dtype.kind != "f":
             raise InputError(f"pixels are {pixels.dtype} of shape {pixels.shape}; they must be floats in [0,1] of shape (B,H,W,3)")
-        image.check_size(pixels.shape[2], pixels.shape[1], self.vae_config.factor)
+        pictures.check_size(pixels.shape[2], pixels.shape[1], self.vae_config.factor)
+        return self.draw_latents(pixels, generators(seed, len(pixels), rng))
+
+    def draw_latents(self, pixels, draw):
+        """encode(), drawing from what generators() gave."""
         with self.memory():
             moments = self.to_host(vae.encode(self.vae, self.device.upload((2 * pixels - 1).astype(self.dtype)), self.vae_config))
-        noise = self.noise(generators(seed, len(pixels), rng), (*moments.shape[:3], self.vae_config.latent_channels))
-        return vae.sample(moments, noise, self.vae_config)
+        return vae.sample(moments, self.noise(draw, (*moments.shape[:3], self.vae_config.latent_channels)), self.vae_config)
 
     def noise(self, draw, shape):
         """(B,h,w,C) normal numbers, from what generators() gave."""
@@ -126,41 +132,74 @@ class Pipeline:
 
     # ---- tasks ----
 
-    def txt2img_steps(self, prompt, negative_prompt="", num_inference_steps=20, guidance_scale=7.5, seed=None,
-                      width=None, height=None, sampler=None, num_images=1, sigmas=None, eta=None,
-                      timestep_spacing=None, rng="cpu"):
+    def txt2img(self, prompt, *args, **how):
+        """A picture of what the prompt says.  args, how: see run()."""
+        return self.run(tasks.txt2img, prompt, *args, **how)
+
+    def txt2img_steps(self, prompt, *args, **how):
         """The denoising loop of txt2img as a generator of Steps; the last one's latent is what to decode.
 
         Arguments as for txt2img.  Bad ones raise InputError here, before anything is computed."""
+        return self.steps(tasks.txt2img, prompt, *args, **how)
+
+    def img2img(self, prompt, image, strength=0.8, width=None, height=None, **how):
+        """A picture of what the prompt says, beginning from `image`: a PIL picture of any mode, an array (H,W,3) of floats in
+        [0,1] or of bytes, or a file's name.  It is resized to width and height, its own size if None.
+
+        strength: how much of the way is walked again, above 0 (nothing) to 1 (all);  how: see run()."""
+        picture = pictures.read(image)
+        width, height = self.size(width, height, picture)
+        begin = tasks.img2img(pictures.pixels(picture, width, height), strength)
+        return self.run(begin, prompt, width=width, height=height, said={"Denoising strength": strength}, **how)
+
+    def inpaint(self, prompt, image, mask_image=None, strength=1.0, width=None, height=None, pad=None, **how):
+        """The picture `image` with what mask_image marks, white, painted anew; black stays, but for the decoder's rounding.
+
+        By the unet itself if it reads a mask (9 channels), else by putting the noised picture back after each step.
+        mask_image: as image, in grey, of any size;  pad: (left, top, right, bottom) pixels to add around the picture, which are
+        painted too;  strength, width, height: as for img2img;  how: see run()."""
+        picture = pictures.read(image)
+        mask = pictures.read_mask(mask_image, picture)
+        if pad is not None:
+            picture, mask = pictures.padded(picture, mask, pad)
+        width, height = self.size(width, height, picture)
+        holes = pictures.mask_pixels(mask, width, height)
+        if not holes.any():
+            raise InputError("nothing is to be painted: give a mask_image that is white where to paint, or pad")
+        begin = tasks.inpaint(pictures.pixels(picture, width, height), holes, strength)
+        return self.run(begin, prompt, width=width, height=height, said={"Denoising strength": strength}, **how)
+
+    def steps(self, begin, prompt, negative_prompt="", num_inference_steps=20, guidance_scale=7.5, seed=None, width=None,
+              height=None, sampler=None, num_images=1, sigmas=None, eta=None, timestep_spacing=None, rng="cpu"):
+        """The denoising loop of a task as a generator of Steps.  begin: one of tasks.py;  the others: see run()."""
         prompts, negatives = pair_prompts(prompt, negative_prompt, num_images)
         width, height = self.size(width, height)
         method = samplers.sampler(sampler, samplers.corrected(self.scheduler, own=sampler is None), num_inference_steps, sigmas,
                                   eta, timestep_spacing)
         draw, guidance = generators(seed, len(prompts), rng), check_guidance(guidance_scale, negatives)
         f = self.vae_config.factor
-        shape = len(prompts), height // f, width // f, self.unet_config.in_channels
-        if self.unet_config.in_channels != self.vae_config.latent_channels:
-            raise CheckpointError(f"unet: conv_in takes {self.unet_config.in_channels} channels, txt2img's latents have "
-                                  f"{self.vae_config.latent_channels}: this model is for another task")
+        prepare = begin(self, method, num_inference_steps, draw, (len(prompts), height // f, width // f, self.vae_config.latent_channels))
 
         def steps():
+            start = prepare()
             context = self.encode_prompts(prompts if guidance is None else negatives + prompts)
 
             def predict(x, t):
+                if start.beside is not None:
+                    x = np.concatenate([x, start.beside], axis=-1)
                 if guidance is None:
                     return self.predict_noise(x, t, context)
                 without, with_text = np.split(self.predict_noise(np.concatenate([x, x]), t, context), 2)
                 return without + guidance * (with_text - without)               # Ho & Salimans 2022, eq. 6
 
-            x = self.noise(draw, shape) * float(method.init_sigma)
-            yield from denoise(predict, method, x, lambda: self.noise(draw, shape))
+            yield from denoise(predict, method, start.x, lambda: self.noise(draw, start.x.shape), start.first, start.mix)
 
         return steps()
 
-    def txt2img(self, prompt, negative_prompt="", num_inference_steps=20, guidance_scale=7.5, seed=None, width=None,
-                height=None, sampler=None, num_images=1, sigmas=None, eta=None, timestep_spacing=None, rng="cpu",
-                output="pil", progress=None):
-        """A picture of what the prompt says.
+    def run(self, begin, prompt, negative_prompt="", num_inference_steps=20, guidance_scale=7.5, seed=None, width=None,
+            height=None, sampler=None, num_images=1, sigmas=None, eta=None, timestep_spacing=None, rng="cpu",
+            output="pil", progress=None, said=None):
+        """A task from prompt to pictures.
 
         prompt, negative_prompt: a string, or a list with one for each picture;  num_images: pictures per prompt
         num_inference_steps: 1 .. 1000;  guidance_scale: how hard to follow the prompt, 1 or less = off
@@ -170,13 +209,14 @@ class Pipeline:
         rng: "cpu" or "cuda", whose random numbers to draw;  progress: called with each Step
         output: "pil" -> a picture, or a list if there are several, each with its settings in .info["parameters"];
             "array" -> (B,H,W,3) float32 in [0,1];  "latent" -> (B,h,w,4)
+        begin: one of tasks.py;  said: further settings to put there
 
         Raises InputError for arguments that cannot be served, NumericalError when the numbers run away."""
         if output not in ("pil", "array", "latent"):
             raise InputError(f"output is {output!r}; choose pil, array or latent")
         seed = secrets.randbits(32) if seed is None else seed
-        for step in self.txt2img_steps(prompt, negative_prompt, num_inference_steps, guidance_scale, seed, width, height,
-                                       sampler, num_images, sigmas, eta, timestep_spacing, rng):
+        for step in self.steps(begin, prompt, negative_prompt, num_inference_steps, guidance_scale, seed, width, height,
+                               sampler, num_images, sigmas, eta, timestep_spacing, rng):
             if progress is not None:
                 progress(step)
         if output == "latent":
@@ -184,25 +224,25 @@ class Pipeline:
         array = self.decode(step.latent)
         if output == "array":
             return array
-        pictures = image.to_pil(array)
+        found = pictures.to_pil(array)
         prompts, negatives = pair_prompts(prompt, negative_prompt, num_images)
-        for k, picture in enumerate(pictures):
-            picture.info["parameters"] = image.parameters_text(prompts[k], negatives[k] if guidance_scale > 1 else "", {
-                "Steps": num_inference_steps, "Sampler": image.A1111_NAMES[sampler or samplers.name_of(self.scheduler)],
+        for k, picture in enumerate(found):
+            picture.info["parameters"] = pictures.parameters_text(prompts[k], negatives[k] if guidance_scale > 1 else "", {
+                "Steps": num_inference_steps, "Sampler": pictures.A1111_NAMES[sampler or samplers.name_of(self.scheduler)],
                 "Schedule type": sigmas and sigmas.capitalize(), "CFG scale": guidance_scale,
                 "Seed": seed[k] if isinstance(seed, (list, tuple)) else seed, "Size": f"{picture.width}x{picture.height}",
-                "Model": self.checkpoint.name, "Eta": eta, "Timestep spacing": timestep_spacing, "RNG": rng.upper(),
-                "Batch size": len(pictures) if len(pictures) > 1 else None,
-                "Batch pos": k if len(pictures) > 1 else None, "Version": "minisd"})
-        return pictures[0] if len(pictures) == 1 and isinstance(prompt, str) else pictures
+                "Model": self.checkpoint.name, **(said or {}), "Eta": eta, "Timestep spacing": timestep_spacing, "RNG": rng.upper(),
+                "Batch size": len(found) if len(found) > 1 else None,
+                "Batch pos": k if len(found) > 1 else None, "Version": "minisd"})
+        return found[0] if len(found) == 1 and isinstance(prompt, str) else found
 
-    def size(self, width, height):
-        """(width, height) in pixels, the model's own where None; raises InputError for what the latents cannot have."""
+    def size(self, width, height, picture=None):
+        """(width, height) in pixels: the picture's, cut to whole latent positions, or the model's own where None; raises InputError
+        for what the latents cannot have."""
         f = self.vae_config.factor
-        own_height, own_width = self.unet_config.sample_size
-        width = own_width * f if width is None else width
-        height = own_height * f if height is None else height
-        image.check_size(width, height, f)
+        own = [n * f for n in self.unet_config.sample_size[::-1]] if picture is None else [max(f, n // f * f) for n in picture.size]
+        width, height = own[0] if width is None else width, own[1] if height is None else height
+        pictures.check_size(width, height, f)
         return width, height
 
 

@@ -44,6 +44,7 @@ ONLY = dict(use_beta_sigmas=(False, None), use_lu_lambdas=(False,), use_flow_sig
 
 class Sampler:
     defaults = {}
+    calls_a_step = 1                                         # of the unet
 
     def __init__(self, config, steps, eta=0.0):
         self.config, self.eta, self.past = config, eta, []
@@ -386,6 +387,7 @@ class LMS(Exploding):
 class Heun(Exploding):
     """[EDM] algorithm 1: a step, the slope at its end, and the step again with the mean of both slopes."""
 
+    calls_a_step = 2
     defaults = dict(Exploding.defaults, **RESPACED, beta_start=0.00085, beta_end=0.012, clip_sample=False,
                     clip_sample_range=1.0)
 
@@ -409,7 +411,7 @@ class DPM2(Exploding):
     """[EDM]'s midpoint form of DPM-Solver-2 (Lu et al. 2022): the slope halfway down, in log sigma, for the whole step."""
 
     defaults = dict(Exploding.defaults, **RESPACED, beta_start=0.00085, beta_end=0.012)
-    rounds_karras = True
+    rounds_karras, calls_a_step = True, 2
 
     def stages(self, t, sigma):
         self.target = sigma[1:]

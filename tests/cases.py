@@ -46,6 +46,19 @@ PIPELINES["bare"] = (("text_sd1", "unet_sd1", "vae"), dict(_class_name="DDIMSche
                      dict(prompt="a cat", negative_prompt="", num_inference_steps=3, guidance_scale=3.0, seed=5, width=64,
                           height=64, num_images=1))
 
+# other tasks -> (pipeline above, task, channels that the unet takes, arguments)
+A_FOX = dict(prompt="a photo of a fox", negative_prompt="blurry", num_inference_steps=5, guidance_scale=6.0, seed=7, width=72, height=56,
+             num_images=1)
+TASKS = {
+    "img2img pndm": ("sd1", "img2img", 4, dict(A_FOX, strength=0.6, num_images=2)),
+    "inpaint pndm": ("sd1", "inpaint", 4, dict(A_FOX, strength=1.0, num_images=2)),
+    "inpaint 9": ("sd1", "inpaint", 9, dict(A_FOX, strength=1.0, num_images=2)),
+    "inpaint 9 half": ("sd2", "inpaint", 9, dict(A_FOX, strength=0.5, sampler="dpmpp_2m")),
+    **{f"img2img {s}": ("sd2", "img2img", 4, dict(A_FOX, strength=0.6, sampler=s))
+       for s in ("ddpm", "ddim", "euler", "euler_a", "heun", "dpm2", "dpm2_a", "dpmpp_2m", "dpmpp_2m_sde", "unipc")},
+    **{f"inpaint {s}": ("sd2", "inpaint", 4, dict(A_FOX, strength=0.8, sampler=s)) for s in ("ddim", "euler", "heun", "unipc")},
+}
+
 SAMPLER_NAMES = ["ddpm", "ddim", "pndm", "lms", "euler", "euler_a", "heun", "dpm2", "dpm2_a", "dpmpp_2m", "dpmpp_2m_sde", "unipc"]
 RESPACING = ["lms", "euler", "heun", "dpm2", "dpm2_a", "dpmpp_2m", "dpmpp_2m_sde", "unipc"]
 NO_SAMPLE = ["pndm", "euler_a", "dpm2", "dpm2_a"]            # the reference does not take prediction_type "sample" here

@@ -163,9 +163,32 @@ def compare_shipped(golden):
     return float(np.abs(np.array([np.asarray(p) for p in pictures]).astype(int) - golden["pixels"]).max())
 
 
-def write_pipeline(folder, name, prefix=""):
-    """The diffusers folder of one end-to-end golden, from drawn weights."""
+def write_pipeline(folder, name, prefix="", channels=4):
+    """The diffusers folder of one end-to-end golden, from drawn weights; channels: that the unet takes."""
     models, scheduler, pad, _ = cases.PIPELINES[name]
     parts = [cases.MODELS[m][0] for m in models]
-    return recipe.write_model(Path(folder), {part: cases.MODELS[m][1] for part, m in zip(parts, models)},
-                              {part: Golden(m).about["shapes"] for part, m in zip(parts, models)}, scheduler, pad, prefix)
+    configs = {part: cases.MODELS[m][1] for part, m in zip(parts, models)}
+    shapes = {part: Golden(m).about["shapes"] for part, m in zip(parts, models)}
+    first, _, *window = shapes["unet"]["conv_in.weight"]
+    configs["unet"] = dict(configs["unet"], in_channels=channels)
+    shapes["unet"] = dict(shapes["unet"], **{"conv_in.weight": [first, channels, *window]})
+    return recipe.write_model(Path(folder), configs, shapes, scheduler, pad, prefix)
+
+
+def a_picture():
+    """(a PIL picture that is no multiple of 8 wide, a mask of its size with soft edges), drawn by name."""
+    from PIL import Image
+    pixels = np.kron(recipe.uniform("picture", (8, 9, 3)), np.ones((8, 8, 1)))[:61, :70]
+    mask = (np.add.outer(np.arange(61), np.arange(70)) * 3).clip(0, 255)
+    return Image.fromarray(((pixels + 1) * 127).astype(np.uint8)), Image.fromarray(mask.astype(np.uint8))
+
+
+def compare_task(name, golden, folder):
+    """The error of one task's latent after all steps, its model written below `folder`."""
+    pipeline, task, channels, how = cases.TASKS[name]
+    place = Path(folder) / f"{pipeline} {channels}"
+    pipe = minisd.load(place if place.exists() else write_pipeline(place, pipeline, channels=channels))
+    picture, mask = a_picture()
+    given = dict(mask_image=mask) if task == "inpaint" else {}
+    found = getattr(pipe, task)(image=picture, output="latent", **given, **how)
+    return relative(found, channels_last(golden[f"{name}.latent"]))

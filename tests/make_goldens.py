@@ -15,7 +15,14 @@ import numpy as np
 import recipe
 import torch
 import transformers
-from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    StableDiffusionImg2ImgPipeline,
+    StableDiffusionInpaintPipeline,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
+from PIL import Image
 from safetensors.numpy import save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -175,6 +182,32 @@ def make_pipelines(folder):
     save(folder, "pipelines", arrays)
 
 
+def make_tasks(folder):
+    arrays = {}
+    for name, (pipeline, task, channels, how) in cases.TASKS.items():
+        models, scheduler, pad, _ = cases.PIPELINES[pipeline]
+        networks = {cases.MODELS[m][0]: build(cases.MODELS[m][0], dict(cases.MODELS[m][1], **(
+            dict(in_channels=channels) if cases.MODELS[m][0] == "unet" else {})))[0] for m in models}
+        with tempfile.TemporaryDirectory() as place:
+            recipe.write_tokenizer(Path(place), networks["text_encoder"].config.max_position_embeddings, pad)
+            tokenizer = CLIPTokenizer.from_pretrained(place)
+        kind = StableDiffusionImg2ImgPipeline if task == "img2img" else StableDiffusionInpaintPipeline
+        pipe = kind(**networks, tokenizer=tokenizer, safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+                    scheduler=getattr(diffusers, SCHEDULERS[how["sampler"]] if "sampler" in how else scheduler["_class_name"])
+                    .from_config(scheduler, **(dict(algorithm_type="sde-dpmsolver++") if how.get("sampler") == "dpmpp_2m_sde" else {})))
+        pipe.set_progress_bar_config(disable=True)
+        picture, mask = golden.a_picture()
+        size = how["width"], how["height"]
+        call = {k: v for k, v in how.items() if k not in ("seed", "sampler", "num_images", "width", "height")}
+        if task == "inpaint":
+            call.update(mask_image=mask, width=size[0], height=size[1])
+        else:                                                # it has no width and height of its own
+            picture = picture.resize(size, Image.Resampling.LANCZOS)
+        arrays[f"{name}.latent"] = pipe(**call, image=picture, generator=torch.Generator().manual_seed(how["seed"]),
+                                        num_images_per_prompt=how["num_images"], output_type="latent").images.numpy()
+    save(folder, "tasks", arrays)
+
+
 def make_shipped(folder):
     """The model that comes with minisd, run by diffusers from the same folder."""
     pipe = StableDiffusionPipeline.from_pretrained(SHIPPED).to(torch.float32)
@@ -192,6 +225,7 @@ def make(folder):
     make_noise(folder)
     make_tokens(folder)
     make_pipelines(folder)
+    make_tasks(folder)
     make_shipped(folder)
 
 
@@ -227,6 +261,10 @@ def check():
             pipe = minisd.load(golden.write_pipeline(Path(folder) / name, name))
             error = golden.relative(pipe.txt2img(**how, output="latent"), golden.channels_last(fresh[f"{name}.latent"]))
             rows.append((f"pipeline {name}", 1, error, "latent after all steps", error <= golden.BOUND, drift("pipelines", folder)))
+        fresh = golden.Golden("tasks", folder)
+        found = [(golden.compare_task(name, fresh, folder), name) for name in cases.TASKS]
+        rows.append(("tasks", len(found), max(found)[0], f"latent after all steps, {max(found)[1]}", max(found)[0] <= golden.BOUND,
+                     drift("tasks", folder)))
         levels, moved = golden.compare_shipped(golden.Golden("shipped", folder)), drift("shipped", folder)
         rows.append(("shipped model", len(cases.SHIPPED), levels, "levels of 255, after 20 steps", levels <= 1,
                      0.0 if moved * 255 <= 1.001 else moved))               # rounding may move a pixel by one level

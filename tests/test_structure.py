@@ -11,7 +11,7 @@ import minisd
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "minisd"
 # The reading order: a file imports from those to its right alone.
-ORDER = ["__main__", "cli", "profile", "selftest", "describe", "__init__", "pipeline", "checkpoint", "image", "tokenizer", "text",
+ORDER = ["__main__", "cli", "profile", "selftest", "describe", "__init__", "pipeline", "tasks", "checkpoint", "image", "tokenizer", "text",
          "vae", "unet", "samplers", "schedules", "device", "nn", "shapes", "cuda", "launch", "convolution", "cpu", "ops", "weights",
          "threads", "rng", "config", "errors"]
 CEILINGS = {"samplers": 520, "checkpoint": 270, "pipeline": 290, "ops": 285, "cpu": 250, "convolution": 240, "cuda": 230}

@@ -1,0 +1,94 @@
+"""What a task begins from, and what it does between steps: the lines in which each differs from txt2img.
+
+A task is called with a pipeline, a sampler, its steps, what to draw noise from, and the latents' shape (B,h,w,4).  It checks that they
+go together, and gives a function that computes its Start."""
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .errors import CheckpointError, InputError
+
+
+@dataclass(frozen=True)
+class Start:
+    x: Any                                  # (B,h,w,4) latents at the noise level of step `first`
+    first: int = 0
+    beside: Any = None                      # (B,h,w,k) what the unet reads beside the latent
+    mix: Callable | None = None             # mix(x, i) -> x, after step i
+
+
+def txt2img(pipe, method, steps, draw, shape):
+    """From noise alone."""
+    require_channels(pipe, "txt2img", pipe.vae_config.latent_channels)
+    return lambda: Start(pipe.noise(draw, shape) * float(method.init_sigma))
+
+
+def img2img(pixels, strength):
+    """From a picture, noised to the level of a step in the middle: pixels (1,H,W,3) in [0,1].   Meng et al. 2022 (SDEdit)."""
+    def begin(pipe, method, steps, draw, shape):
+        require_channels(pipe, "img2img", pipe.vae_config.latent_channels)
+        first = first_step(method, steps, strength)
+
+        def start():
+            x0 = latents(pipe, pixels, draw, shape)          # the encoder's sample is drawn before the noise
+            return Start(method.add_noise(x0, pipe.noise(draw, shape), first), first)
+        return start
+    return begin
+
+
+def inpaint(pixels, mask, strength):
+    """From a picture (1,H,W,3) in [0,1] and a mask (1,H,W,1), 1 where it is to be painted.   [LDM] section 4.5.
+
+    A unet of 9 channels reads the mask and the picture without what it hides; with any other, what is not to be painted is put back
+    after each step, noised to the level reached."""
+    def begin(pipe, method, steps, draw, shape):
+        channels, f = pipe.vae_config.latent_channels, pipe.vae_config.factor
+        reads_mask = pipe.unet_config.in_channels == 2 * channels + 1
+        if not reads_mask:
+            require_channels(pipe, "inpaint", channels)
+        first, small = first_step(method, steps, strength), mask[:, ::f, ::f].astype(pipe.latent_dtype)       # the nearest pixel
+
+        def start():
+            x0 = None if reads_mask and strength == 1 else latents(pipe, pixels, draw, shape)
+            noise = pipe.noise(draw, shape)
+            x = noise * float(method.init_sigma) if strength == 1 else method.add_noise(x0, noise, first)
+            if reads_mask:
+                hidden = latents(pipe, np.where(mask > 0, 0.5, pixels), draw, shape)                # grey, 0 of [-1,1]
+                return Start(x, first, np.concatenate([np.broadcast_to(small, (*shape[:3], 1)), hidden], axis=-1))
+
+            def mix(x, i):
+                last = i + 1 == len(method.timesteps)
+                return small * x + (1 - small) * (x0 if last else method.add_noise(x0, noise, i + 1))
+
+            return Start(x, first, mix=mix)
+        return start
+    return begin
+
+
+def latents(pipe, pixels, draw, shape):
+    """One picture's latents for each of the batch: drawn once, or once from each generator if each picture has its own."""
+    found = pipe.draw_latents(np.repeat(pixels, shape[0], axis=0) if isinstance(draw, list) else pixels, draw)
+    return np.broadcast_to(found, shape)
+
+
+def first_step(method, steps, strength):
+    """The number of the step that strength begins with."""
+    if isinstance(strength, bool) or not isinstance(strength, (int, float, np.integer, np.floating)) or not 0 < strength <= 1:
+        raise InputError(f"strength is {strength!r}; it must be above 0, which would change nothing, and at most 1")
+    walked = min(int(steps * strength), steps)
+    if walked == 0:
+        raise InputError(f"strength {strength:g} of {steps} steps is less than one step; use more of either")
+    if walked < steps and len(getattr(method, "prk", ())):
+        raise InputError("pndm with Runge-Kutta steps cannot begin in the middle; use another sampler, or strength 1")
+    return (steps - walked) * method.calls_a_step
+
+
+def require_channels(pipe, task, channels):
+    """Raises CheckpointError if the unet reads other than these channels."""
+    found = pipe.unet_config.in_channels
+    if found != channels:
+        use = ": this is an inpainting model; use 'minisd inpaint'" if found == 2 * pipe.vae_config.latent_channels + 1 else \
+            ": this model is for another task"
+        raise CheckpointError(f"unet: conv_in takes {found} channels, {task}'s latents have {channels}{use}")
