@@ -1,4 +1,4 @@
-"""The command line: minisd txt2img | inspect | selftest.   Exit codes: 0 done, 1 an error said in words, 2 bad usage,
+"""The command line: minisd txt2img | img2img | inpaint | inspect | selftest.   Exit codes: 0 done, 1 an error said in words, 2 bad usage,
 130 interrupted."""
 import argparse
 import os
@@ -19,27 +19,24 @@ def arguments():
 
     p = commands.add_parser("txt2img", help="a prompt becomes a picture")
     p.add_argument("prompt")
-    p.add_argument("-m", "--model", help="a diffusers folder, or a hub id, owner/name (the small model that comes with minisd)")
-    p.add_argument("-o", "--output", default="out.png", help="PNG to write; with -n, out-1.png, out-2.png, ... (%(default)s)")
-    p.add_argument("--negative", default="", metavar="TEXT", help="what the picture should not be")
-    p.add_argument("--steps", type=int, default=20, help="(%(default)s)")
-    p.add_argument("--guidance", type=float, default=7.5, help="how hard to follow the prompt; 1 is off (%(default)s)")
-    p.add_argument("--seed", type=int, help="same seed, same picture; drawn and told if not given")
-    p.add_argument("--size", metavar="WxH", help="pixels, multiples of 8, or of 4 for the shipped model (as trained)")
-    p.add_argument("--sampler", help="ddpm ddim pndm lms euler euler_a heun dpm2 dpm2_a dpmpp_2m dpmpp_2m_sde unipc "
-                                     "(the model's own)")
-    p.add_argument("--sigmas", metavar="KIND", help="karras or exponential noise levels")
-    p.add_argument("--spacing", metavar="KIND", help="timesteps: leading, linspace or trailing")
-    p.add_argument("--eta", type=float, help="noise of ddim, 0 to 1")
-    p.add_argument("--rng", default="cpu", help="whose random numbers: cpu or cuda (%(default)s)")
-    p.add_argument("-n", type=int, default=1, metavar="N", help="how many pictures (%(default)s)")
-    p.add_argument("--variant", help="of the model's files, such as fp16")
-    p.add_argument("--device", default="cpu", help="cpu or cuda (%(default)s)")
-    p.add_argument("--low-memory", action="store_true", help="the same picture in a fraction of the memory, slower")
-    p.add_argument("--threads", type=int, metavar="N", help="how many processors to use (all)")
-    p.add_argument("--profile", action="store_true", help="print where the time went, by operation")
-    p.add_argument("--quiet", action="store_true", help="no progress bar")
-    p.set_defaults(run=txt2img)
+    picture_options(p, "pixels, multiples of 8, or of 4 for the shipped model (as trained)")
+    p.set_defaults(run=paint, own=[])
+
+    p = commands.add_parser("img2img", help="a picture and a prompt become another picture")
+    p.add_argument("image", help="a picture's file, of any kind that Pillow reads")
+    p.add_argument("prompt")
+    p.add_argument("--strength", type=float, default=0.8, help="how much is made anew, above 0 to 1 (%(default)s)")
+    picture_options(p, "pixels, multiples of 8, or of 4 for the shipped model (the picture's)")
+    p.set_defaults(run=paint, own=["image", "strength"])
+
+    p = commands.add_parser("inpaint", help="part of a picture is painted anew, or a margin around it")
+    p.add_argument("image", help="a picture's file, of any kind that Pillow reads")
+    p.add_argument("prompt")
+    p.add_argument("--mask", dest="mask_image", metavar="FILE", help="a picture that is white where to paint and black elsewhere")
+    p.add_argument("--pad", type=sides, metavar="L,T,R,B", help="pixels to add left, above, right and below, and to paint; or one number")
+    p.add_argument("--strength", type=float, default=1.0, help="how much is made anew, above 0 to 1 (%(default)s)")
+    picture_options(p, "pixels, multiples of 8, or of 4 for the shipped model (the picture's, with its margin)")
+    p.set_defaults(run=paint, own=["image", "mask_image", "pad", "strength"])
 
     p = commands.add_parser("inspect", help="what a checkpoint is")
     p.add_argument("model", nargs="?", help="a diffusers folder, or a hub id, owner/name (the model that comes with minisd)")
@@ -53,7 +50,39 @@ def arguments():
     return parser
 
 
-def txt2img(a):
+def sides(text):
+    """"8" or "0,8,16,8" -> (left, top, right, bottom)"""
+    found = [int(n) for n in text.split(",")]
+    if len(found) not in (1, 4):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither one number nor four")
+    return tuple(found * 4 if len(found) == 1 else found)
+
+
+def picture_options(p, size):
+    """What all commands that make pictures take."""
+    p.add_argument("-m", "--model", help="a diffusers folder, or a hub id, owner/name (the small model that comes with minisd)")
+    p.add_argument("-o", "--output", default="out.png", help="PNG to write; with -n, out-1.png, out-2.png, ... (%(default)s)")
+    p.add_argument("--negative", default="", metavar="TEXT", help="what the picture should not be")
+    p.add_argument("--steps", type=int, default=20, help="(%(default)s)")
+    p.add_argument("--guidance", type=float, default=7.5, help="how hard to follow the prompt; 1 is off (%(default)s)")
+    p.add_argument("--seed", type=int, help="same seed, same picture; drawn and told if not given")
+    p.add_argument("--size", metavar="WxH", help=size)
+    p.add_argument("--sampler", help="ddpm ddim pndm lms euler euler_a heun dpm2 dpm2_a dpmpp_2m dpmpp_2m_sde unipc "
+                                     "(the model's own)")
+    p.add_argument("--sigmas", metavar="KIND", help="karras or exponential noise levels")
+    p.add_argument("--spacing", metavar="KIND", help="timesteps: leading, linspace or trailing")
+    p.add_argument("--eta", type=float, help="noise of ddim, 0 to 1")
+    p.add_argument("--rng", default="cpu", help="whose random numbers: cpu or cuda (%(default)s)")
+    p.add_argument("-n", type=int, default=1, metavar="N", help="how many pictures (%(default)s)")
+    p.add_argument("--variant", help="of the model's files, such as fp16")
+    p.add_argument("--device", default="cpu", help="cpu or cuda (%(default)s)")
+    p.add_argument("--low-memory", action="store_true", help="the same picture in a fraction of the memory, slower")
+    p.add_argument("--threads", type=int, metavar="N", help="how many processors to use (all)")
+    p.add_argument("--profile", action="store_true", help="print where the time went, by operation")
+    p.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def paint(a):
     from . import image, pipeline, threads  # here, so that --help does not wait for them
     from .profile import profile
     if a.n < 1:
@@ -70,7 +99,8 @@ def txt2img(a):
         threads.use(a.threads)
     pipe = pipeline.load(a.model, device=a.device, variant=a.variant, low_memory=a.low_memory)
     with Progress(a.quiet) as progress, profile() if a.profile else nullcontext() as profiled:
-        pictures = pipe.txt2img([a.prompt], negative_prompt=a.negative, num_inference_steps=a.steps, guidance_scale=a.guidance,
+        task, own = getattr(pipe, a.command), {name: getattr(a, name) for name in a.own}
+        pictures = task([a.prompt], **own, negative_prompt=a.negative, num_inference_steps=a.steps, guidance_scale=a.guidance,
                                 seed=seed, width=width, height=height, sampler=a.sampler, num_images=a.n, sigmas=a.sigmas,
                                 eta=a.eta, timestep_spacing=a.spacing, rng=a.rng, progress=progress)
     for picture, path in zip(pictures, paths):
