@@ -73,6 +73,8 @@ def picture_options(p, size):
     p.add_argument("--spacing", metavar="KIND", help="timesteps: leading, linspace or trailing")
     p.add_argument("--eta", type=float, help="noise of ddim, 0 to 1")
     p.add_argument("--rng", default="cpu", help="whose random numbers: cpu or cuda (%(default)s)")
+    p.add_argument("--clip-skip", type=int, default=1, metavar="N", help="the text encoder's N-th layer from the end (%(default)s)")
+    p.add_argument("--prompt-syntax", default="a1111", help="a1111: (weights:1.2), BREAK, any length; plain (%(default)s)")
     p.add_argument("-n", type=int, default=1, metavar="N", help="how many pictures (%(default)s)")
     p.add_argument("--variant", help="of the model's files, such as fp16")
     p.add_argument("--device", default="cpu", help="cpu or cuda (%(default)s)")
@@ -102,7 +104,8 @@ def paint(a):
         task, own = getattr(pipe, a.command), {name: getattr(a, name) for name in a.own}
         pictures = task([a.prompt], **own, negative_prompt=a.negative, num_inference_steps=a.steps, guidance_scale=a.guidance,
                                 seed=seed, width=width, height=height, sampler=a.sampler, num_images=a.n, sigmas=a.sigmas,
-                                eta=a.eta, timestep_spacing=a.spacing, rng=a.rng, progress=progress)
+                                eta=a.eta, timestep_spacing=a.spacing, rng=a.rng, clip_skip=a.clip_skip, prompt_syntax=a.prompt_syntax,
+                        progress=progress)
     for picture, path in zip(pictures, paths):
         image.save_png(picture, path, picture.info["parameters"])
         print(f"{path}: {picture.width}x{picture.height}, seed {seed}")

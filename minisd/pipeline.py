@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from . import checkpoint, convolution, cpu, ops, rng, samplers, tasks, text, threads, unet, vae  # noqa: F401  (two register themselves)
+from . import checkpoint, convolution, cpu, ops, prompt, rng, samplers, tasks, text, threads, unet, vae  # noqa: F401  (two register themselves)
 from . import image as pictures
+from .arguments import check_guidance, check_reading, generators, listed, pair_prompts
 from .device import CPU, open_device
 from .errors import CheckpointError, InputError, NumericalError
 
@@ -65,21 +66,32 @@ class Pipeline:
 
     # ---- the steps of the way, each usable alone ----
 
-    def encode_prompts(self, prompts):
-        """list of B strings -> context (B,M,D), on the device.  Warns, with the words, when a prompt is longer than fits, or when the model
-        was trained on few words and these are not among them."""
+    def encode_prompts(self, prompts, clip_skip=1, prompt_syntax="a1111"):
+        """list of B strings -> context (B,M,D), on the device; see run() for the others.  Warns, with the words, when a plain prompt is
+        longer than fits, or when the model was trained on few words and these are not among them."""
+        check_reading(clip_skip, prompt_syntax, self.text_config.layers)
+        weighing = prompt_syntax == "a1111"
         if self.checkpoint.words is not None:
+            said = [t for p in prompts for t, _ in (prompt.parse(p) if weighing else [(p, 1)]) if t]
             words = set(self.checkpoint.words)
-            unknown = list(dict.fromkeys(w for p in prompts for w in re.findall(r"\w+", p.lower()) if w not in words))
+            unknown = list(dict.fromkeys(w for t in said for w in re.findall(r"\w+", t.lower()) if w not in words))
             if unknown:
                 warnings.warn(f"this model does not know {listed(unknown)}; `minisd inspect` lists the words it was trained on",
                               stacklevel=3)
-        ids, cut = self.tokenizer(prompts)
-        for words in filter(None, cut):
-            warnings.warn(f"the prompt is too long: the model reads {self.tokenizer.length - 2} tokens; "
-                          f"left out: {words!r}", stacklevel=3)
+        if weighing:
+            rows = [prompt.chunks(self.tokenizer, p) for p in prompts]
+        else:
+            ids, cut = self.tokenizer(prompts)
+            rows = [(i[None], np.ones_like(i[None], np.float32)) for i in ids]
+            for words in filter(None, cut):
+                warnings.warn(f"the prompt is too long: the model reads {self.tokenizer.length - 2} tokens; "
+                              f"left out: {words!r}", stacklevel=3)
+        ids, weights = map(np.concatenate, zip(*rows))
         with self.memory():
-            return text.encode(self.text_encoder, self.device.upload(ids), self.text_config)
+            z = text.encode(self.text_encoder, self.device.upload(ids), self.text_config, clip_skip)
+        if (weights != 1).any():
+            z = prompt.weighted(z, self.device.upload(weights.astype(self.dtype)))
+        return prompt.stacked(z, [len(i) for i, _ in rows])
 
     def predict_noise(self, x, t, context):
         """x (B,h,w,4), t 0 .. 999, context (B,M,D), as encode_prompts gave it -> what the unet was trained to predict, (B,h,w,4)."""
@@ -170,9 +182,11 @@ class Pipeline:
         return self.run(begin, prompt, width=width, height=height, said={"Denoising strength": strength}, **how)
 
     def steps(self, begin, prompt, negative_prompt="", num_inference_steps=20, guidance_scale=7.5, seed=None, width=None,
-              height=None, sampler=None, num_images=1, sigmas=None, eta=None, timestep_spacing=None, rng="cpu"):
+              height=None, sampler=None, num_images=1, sigmas=None, eta=None, timestep_spacing=None, rng="cpu", clip_skip=1,
+              prompt_syntax="a1111"):
         """The denoising loop of a task as a generator of Steps.  begin: one of tasks.py;  the others: see run()."""
         prompts, negatives = pair_prompts(prompt, negative_prompt, num_images)
+        check_reading(clip_skip, prompt_syntax, self.text_config.layers)
         width, height = self.size(width, height)
         method = samplers.sampler(sampler, samplers.corrected(self.scheduler, own=sampler is None), num_inference_steps, sigmas,
                                   eta, timestep_spacing)
@@ -182,7 +196,7 @@ class Pipeline:
 
         def steps():
             start = prepare()
-            context = self.encode_prompts(prompts if guidance is None else negatives + prompts)
+            context = self.encode_prompts(prompts if guidance is None else negatives + prompts, clip_skip, prompt_syntax)
 
             def predict(x, t):
                 if start.beside is not None:
@@ -198,7 +212,7 @@ class Pipeline:
 
     def run(self, begin, prompt, negative_prompt="", num_inference_steps=20, guidance_scale=7.5, seed=None, width=None,
             height=None, sampler=None, num_images=1, sigmas=None, eta=None, timestep_spacing=None, rng="cpu",
-            output="pil", progress=None, said=None):
+            clip_skip=1, prompt_syntax="a1111", output="pil", progress=None, said=None):
         """A task from prompt to pictures.
 
         prompt, negative_prompt: a string, or a list with one for each picture;  num_images: pictures per prompt
@@ -207,6 +221,8 @@ class Pipeline:
         width, height: pixels, multiples of what a latent position is wide (8; 4 for the shipped model); None = as trained
         sampler: a name in samplers.SAMPLERS, None = the model's own;  sigmas, eta, timestep_spacing: see samplers.sampler
         rng: "cpu" or "cuda", whose random numbers to draw;  progress: called with each Step
+        clip_skip: which layer of the text encoder is used, counted from the last, 1, as AUTOMATIC1111 counts
+        prompt_syntax: "a1111" reads (weights:1.2), BREAK and prompts of any length (prompt.py), "plain" as diffusers does
         output: "pil" -> a picture, or a list if there are several, each with its settings in .info["parameters"];
             "array" -> (B,H,W,3) float32 in [0,1];  "latent" -> (B,h,w,4)
         begin: one of tasks.py;  said: further settings to put there
@@ -216,7 +232,7 @@ class Pipeline:
             raise InputError(f"output is {output!r}; choose pil, array or latent")
         seed = secrets.randbits(32) if seed is None else seed
         for step in self.steps(begin, prompt, negative_prompt, num_inference_steps, guidance_scale, seed, width, height,
-                               sampler, num_images, sigmas, eta, timestep_spacing, rng):
+                               sampler, num_images, sigmas, eta, timestep_spacing, rng, clip_skip, prompt_syntax):
             if progress is not None:
                 progress(step)
         if output == "latent":
@@ -231,7 +247,8 @@ class Pipeline:
                 "Steps": num_inference_steps, "Sampler": pictures.A1111_NAMES[sampler or samplers.name_of(self.scheduler)],
                 "Schedule type": sigmas and sigmas.capitalize(), "CFG scale": guidance_scale,
                 "Seed": seed[k] if isinstance(seed, (list, tuple)) else seed, "Size": f"{picture.width}x{picture.height}",
-                "Model": self.checkpoint.name, **(said or {}), "Eta": eta, "Timestep spacing": timestep_spacing, "RNG": rng.upper(),
+                "Model": self.checkpoint.name, **(said or {}), "Clip skip": clip_skip if clip_skip > 1 else None, "Eta": eta,
+                "Timestep spacing": timestep_spacing, "RNG": rng.upper(),
                 "Batch size": len(found) if len(found) > 1 else None,
                 "Batch pos": k if len(found) > 1 else None, "Version": "minisd"})
         return found[0] if len(found) == 1 and isinstance(prompt, str) else found
@@ -244,45 +261,6 @@ class Pipeline:
         width, height = own[0] if width is None else width, own[1] if height is None else height
         pictures.check_size(width, height, f)
         return width, height
-
-
-def pair_prompts(prompt, negative_prompt, num_images):
-    """One prompt and one negative prompt for each picture: lists of the same length."""
-    prompts = [prompt] if isinstance(prompt, str) else prompt
-    if not isinstance(prompts, (list, tuple)) or not prompts or not all(isinstance(p, str) for p in prompts):
-        raise InputError(f"prompt is {prompt!r}; it must be a string or a list of strings")
-    if isinstance(num_images, bool) or not isinstance(num_images, (int, np.integer)) or num_images < 1:
-        raise InputError(f"num_images is {num_images!r}; it must be a whole number, 1 or more")
-    negative_prompt = "" if negative_prompt is None else negative_prompt
-    negatives = [negative_prompt] * len(prompts) if isinstance(negative_prompt, str) else negative_prompt
-    if not isinstance(negatives, (list, tuple)) or not all(isinstance(n, str) for n in negatives):
-        raise InputError(f"negative_prompt is {negative_prompt!r}; it must be a string or a list of strings")
-    if len(negatives) != len(prompts):
-        raise InputError(f"{len(prompts)} prompts, but {len(negatives)} negative prompts; give one for each, or one for all")
-    return [p for p in prompts for _ in range(num_images)], [n for n in negatives for _ in range(num_images)]
-
-
-def check_guidance(scale, negatives):
-    """The scale as a float, None for 1 and below, which turn guidance off.  Raises InputError for what is no number; warns
-    when guidance is off unawares."""
-    if isinstance(scale, bool) or not isinstance(scale, (int, float, np.integer, np.floating)) or not math.isfinite(scale):
-        raise InputError(f"guidance_scale is {scale!r}; it must be a number, 1 to turn guidance off, 7.5 as a rule")
-    if scale < 1:
-        warnings.warn(f"guidance_scale {scale:g} is below 1, which turns guidance off, as 1 does", stacklevel=4)
-    if scale <= 1 and any(negatives):
-        warnings.warn("without guidance (guidance_scale above 1) a negative prompt has no effect", stacklevel=4)
-    return float(scale) if scale > 1 else None
-
-
-def generators(seed, count, kind):
-    """A random generator for the whole batch, or a list of one for each picture if `seed` is a list."""
-    if not isinstance(kind, str) or kind not in rng.GENERATORS:
-        raise InputError(f"rng is {kind!r}; choose {' or '.join(rng.GENERATORS)}")
-    if isinstance(seed, (list, tuple)):
-        if len(seed) != count:
-            raise InputError(f"{len(seed)} seeds for {count} pictures; give one for each, or one for all")
-        return [rng.GENERATORS[kind](s) for s in seed]
-    return rng.GENERATORS[kind](secrets.randbits(32) if seed is None else seed)
 
 
 def load(model=None, device="cpu", dtype=None, variant=None, low_memory=False):
@@ -320,8 +298,3 @@ def load(model=None, device="cpu", dtype=None, variant=None, low_memory=False):
         raise CheckpointError(f"{opened.folder}: the tokenizer has {pipe.tokenizer.size} tokens, the text encoder knows {rows}: "
                               "they are parts of different models")
     return pipe
-
-
-def listed(names, most=5):
-    """The first few of many names."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -38,12 +38,15 @@ def self_attention(p, x, heads):
     return tap(p, linear(p.out_proj, ops.attention(q, k, v, heads, causal=True)))
 
 
-def encode(p, ids, cfg):
-    """ids (B,M) -> context (B,M,D).  There is no padding mask: the padding tokens are part of the prompt."""
+def encode(p, ids, cfg, skip=1):
+    """ids (B,M) -> context (B,M,D).  There is no padding mask: the padding tokens are part of the prompt.
+
+    skip: which layer counted from the last gives the context, as AUTOMATIC1111's CLIP skip counts: 1 is the last one."""
     e = p.embeddings
     position = tap(e.position_embedding, e.position_embedding.weight[:ids.shape[1]])
     x = tap(e, embedding(e.token_embedding, ids) + position)
-    for layer in p.encoder.layers:
+    for i in range(len(p.encoder.layers) - (skip - 1)):
+        layer = p.encoder.layers[i]
         x = x + self_attention(layer.self_attn, layer_norm(layer.layer_norm1, x, cfg.eps), cfg.heads)
         h = ops.ACTIVATIONS[cfg.act](linear(layer.mlp.fc1, layer_norm(layer.layer_norm2, x, cfg.eps)))
         x = tap(layer, x + tap(layer.mlp, linear(layer.mlp.fc2, h)))

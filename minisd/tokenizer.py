@@ -37,6 +37,7 @@ class Tokenizer:
         self.length, self.size = length, self.bpe.get_vocab_size()
         self.bos, self.eos, self.pad = (self.bpe.token_to_id(content(special[k]))
                                         for k in ("bos_token", "eos_token", "pad_token"))
+        self.comma = self.bpe.token_to_id(",</w>")
 
     @classmethod
     def from_folder(cls, folder, length=None):
@@ -73,15 +74,25 @@ class Tokenizer:
         Raises InputError for text that is not Unicode, such as a wrongly decoded argument."""
         rows, cut = [], []
         for prompt in prompts:
-            try:
-                prompt.encode()
-            except UnicodeEncodeError as e:
-                raise InputError(f"the prompt {prompt!r} is not valid text: {e.reason}; pass it as UTF-8") from e
-            found = self.bpe.encode(prompt, add_special_tokens=False)
-            ids = [self.bos, *found.ids[:self.length - 2], self.eos]
-            rows.append(ids + [self.pad] * (self.length - len(ids)))
+            found = self.encoded(prompt)
+            rows.append(self.framed(found.ids[:self.length - 2]))
             cut.append(prompt[found.offsets[self.length - 2][0]:].strip() if len(found.ids) > self.length - 2 else "")
         return np.array(rows, np.int64), cut
+
+    def ids(self, text):
+        """The text's own tokens, however many."""
+        return self.encoded(text).ids
+
+    def framed(self, ids):
+        """At most length - 2 tokens -> as many as `length`: bos, these, eos, padding."""
+        return [self.bos, *ids, self.eos] + [self.pad] * (self.length - 2 - len(ids))
+
+    def encoded(self, text):
+        try:
+            text.encode()
+        except UnicodeEncodeError as e:
+            raise InputError(f"the prompt {text!r} is not valid text: {e.reason}; pass it as UTF-8") from e
+        return self.bpe.encode(text, add_special_tokens=False)
 
 
 def content(token):

@@ -1,0 +1,20 @@
+"""Makes tasks.png: what the tasks make of one picture, with the model that comes with minisd.   python docs/pictures/tasks.py"""
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+import minisd
+
+pipe = minisd.load()
+apple = pipe.txt2img("a red apple on a blue background", seed=1)
+top = np.zeros((64, 64))
+top[:20] = 1
+made = [apple, pipe.img2img("a lemon on a blue background", apple, strength=0.8, seed=1),
+        pipe.inpaint("a red apple on a green background", apple, top, seed=1),
+        pipe.inpaint("a red apple on a blue background", apple, pad=(0, 0, 64, 0), seed=4)]
+sheet, x = Image.new("RGB", (sum(p.width + 8 for p in made) - 8, 64), "white"), 0
+for picture in made:
+    sheet.paste(picture, (x, 0))
+    x += picture.width + 8
+sheet.resize((sheet.width * 2, sheet.height * 2), Image.Resampling.LANCZOS).save(Path(__file__).parent / "tasks.png")
