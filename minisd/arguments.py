@@ -2,6 +2,7 @@
 import math
 import secrets
 import warnings
+from pathlib import Path
 
 import numpy as np
 
@@ -54,6 +55,12 @@ def check_reading(clip_skip, prompt_syntax, layers):
         raise InputError(f"clip_skip is {clip_skip!r}; this text encoder has {layers} layers: 1 takes the last one's, 2 the one before")
     if prompt_syntax not in ("a1111", "plain"):
         raise InputError(f"prompt_syntax is {prompt_syntax!r}; choose a1111 or plain")
+
+
+def lora_list(lora):
+    """A file, (file, weight), or a list of such -> [(file, weight), ...]"""
+    one = isinstance(lora, (str, Path)) or isinstance(lora, tuple) and len(lora) == 2 and not isinstance(lora[1], (str, Path, tuple, list))
+    return [item if isinstance(item, (tuple, list)) else (item, 1.0) for item in ([lora] if one else lora)]
 
 
 def listed(names, most=5):

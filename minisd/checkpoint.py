@@ -35,7 +35,7 @@ class TensorFiles(Mapping):
     were once looked at would count as this process's memory beside the arrays made of them."""
 
     def __init__(self, paths):
-        self._where = {}                                     # name -> path, offset, dtype as the file spells it, shape
+        self._where, self.metadata = {}, {}                  # name -> path, offset, dtype as the file spells it, shape
         for path in paths:
             try:
                 with safe_open(path, framework="numpy"):     # checks the header against the file's length
@@ -45,7 +45,7 @@ class TensorFiles(Mapping):
             with open(path, "rb") as file:                   # header: its length in 8 bytes, then JSON
                 size = int.from_bytes(file.read(8), "little")
                 header = json.loads(file.read(size))
-            header.pop("__metadata__", None)
+            self.metadata.update(header.pop("__metadata__", None) or {})
             for name, entry in header.items():
                 self._where[name] = path, 8 + size + entry["data_offsets"][0], entry["dtype"], tuple(entry["shape"])
 
@@ -122,6 +122,7 @@ class Component:
         self.name, self.config = name, CONFIGS[name].read(read_json(folder / "config.json"))
         self.files = weight_files(folder, STEMS[name], variant)
         self.tensors = TensorFiles(self.files)
+        self.added = {}                                      # weight name -> what LoRAs add to it, functions of its shape
         self.stored = {self.spelling(s): s for s in self.tensors if not s.endswith("embeddings.position_ids")}
 
     def spelling(self, stored):
@@ -138,8 +139,13 @@ class Component:
 
     def weights(self, dtype="float32", keep=True, upload=lambda w: w):
         """The root node.  A weight is read, converted, laid out and uploaded when a layer asks for it; `keep` it for the next time?"""
-        return Weights.over(self.stored, lambda name: upload(engine_layout(
-            self.tensors.read(self.stored[name], partial(scratch, "file")), dtype)), keep)
+        def load(name):
+            w = self.tensors.read(self.stored[name], partial(scratch, "file"))
+            for delta in self.added.get(name, ()):
+                w = w.astype(np.float32) + delta(w.shape)
+            return upload(engine_layout(w, dtype))
+
+        return Weights.over(self.stored, load, keep)
 
     def check(self):
         """A dry run -> (missing names, unused names); raises CheckpointError for a weight of a wrong shape."""

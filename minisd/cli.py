@@ -2,6 +2,7 @@
 130 interrupted."""
 import argparse
 import os
+import re
 import secrets
 import sys
 import warnings
@@ -58,6 +59,12 @@ def sides(text):
     return tuple(found * 4 if len(found) == 1 else found)
 
 
+def weighed(text):
+    """"a.safetensors:0.8" -> ("a.safetensors", 0.8)"""
+    found = re.fullmatch(r"(.+):([+-]?\d*\.?\d+)", text)
+    return (found[1], float(found[2])) if found else (text, 1.0)
+
+
 def picture_options(p, size):
     """What all commands that make pictures take."""
     p.add_argument("-m", "--model", help="a diffusers folder, or a hub id, owner/name (the small model that comes with minisd)")
@@ -77,6 +84,7 @@ def picture_options(p, size):
     p.add_argument("--prompt-syntax", default="a1111", help="a1111: (weights:1.2), BREAK, any length; plain (%(default)s)")
     p.add_argument("-n", type=int, default=1, metavar="N", help="how many pictures (%(default)s)")
     p.add_argument("--variant", help="of the model's files, such as fp16")
+    p.add_argument("--lora", action="append", default=[], metavar="FILE[:W]", help="a LoRA, and how much of it; may be given again (1)")
     p.add_argument("--device", default="cpu", help="cpu or cuda (%(default)s)")
     p.add_argument("--low-memory", action="store_true", help="the same picture in a fraction of the memory, slower")
     p.add_argument("--threads", type=int, metavar="N", help="how many processors to use (all)")
@@ -99,7 +107,7 @@ def paint(a):
     seed = secrets.randbits(32) if a.seed is None else a.seed
     if a.threads is not None:
         threads.use(a.threads)
-    pipe = pipeline.load(a.model, device=a.device, variant=a.variant, low_memory=a.low_memory)
+    pipe = pipeline.load(a.model, device=a.device, variant=a.variant, low_memory=a.low_memory, lora=[weighed(text) for text in a.lora])
     with Progress(a.quiet) as progress, profile() if a.profile else nullcontext() as profiled:
         task, own = getattr(pipe, a.command), {name: getattr(a, name) for name in a.own}
         pictures = task([a.prompt], **own, negative_prompt=a.negative, num_inference_steps=a.steps, guidance_scale=a.guidance,

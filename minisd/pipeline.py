@@ -5,15 +5,17 @@ import secrets
 import warnings
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from . import checkpoint, convolution, cpu, ops, prompt, rng, samplers, tasks, text, threads, unet, vae  # noqa: F401  (two register themselves)
 from . import image as pictures
-from .arguments import check_guidance, check_reading, generators, listed, pair_prompts
+from .arguments import check_guidance, check_reading, generators, listed, lora_list, pair_prompts
 from .device import CPU, open_device
 from .errors import CheckpointError, InputError, NumericalError
+from .lora import add as add_lora
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class Pipeline:
 
     def __init__(self, opened, dtype="float32", low_memory=False, device=None):
         self.checkpoint, self.dtype, self.low_memory, self.device = opened, np.dtype(dtype), low_memory, device or CPU()
+        self.said = {}                                       # further settings to put into pictures
         self.latent_dtype = np.promote_types(self.dtype, np.float32)
         self.tokenizer, self.scheduler = opened.tokenizer(), opened.scheduler
         self.text_encoder, self.unet, self.vae = (
@@ -247,7 +250,7 @@ class Pipeline:
                 "Steps": num_inference_steps, "Sampler": pictures.A1111_NAMES[sampler or samplers.name_of(self.scheduler)],
                 "Schedule type": sigmas and sigmas.capitalize(), "CFG scale": guidance_scale,
                 "Seed": seed[k] if isinstance(seed, (list, tuple)) else seed, "Size": f"{picture.width}x{picture.height}",
-                "Model": self.checkpoint.name, **(said or {}), "Clip skip": clip_skip if clip_skip > 1 else None, "Eta": eta,
+                "Model": self.checkpoint.name, **self.said, **(said or {}), "Clip skip": clip_skip if clip_skip > 1 else None, "Eta": eta,
                 "Timestep spacing": timestep_spacing, "RNG": rng.upper(),
                 "Batch size": len(found) if len(found) > 1 else None,
                 "Batch pos": k if len(found) > 1 else None, "Version": "minisd"})
@@ -263,7 +266,7 @@ class Pipeline:
         return width, height
 
 
-def load(model=None, device="cpu", dtype=None, variant=None, low_memory=False):
+def load(model=None, device="cpu", dtype=None, variant=None, low_memory=False, lora=()):
     """A model, ready to use.
 
     model: a diffusers folder of Stable Diffusion 1.x or 2.x, or a hub id (owner/name), fetched into the hub's cache;
@@ -272,6 +275,7 @@ def load(model=None, device="cpu", dtype=None, variant=None, low_memory=False):
     dtype: of the arithmetic: on a CPU "float32" (None) or "float64", on a GPU "float16" (None) or "float32", much slower
     low_memory: read each weight from the file whenever it is used and keep none, and work in smaller pieces: the same picture,
         slower, in less than a gigabyte for SD 1.5 at 512x512
+    lora: a LoRA's file, or (file, weight), or a list of such, added to the weights;  each is told of in the pictures' settings
     Every weight's name and shape is checked here, by a dry run; its numbers are read when they are first used.
 
     Raises InputError for a model that cannot be found, or another device or dtype; CheckpointError for a model that is
@@ -292,8 +296,14 @@ def load(model=None, device="cpu", dtype=None, variant=None, low_memory=False):
     if context != width:
         raise CheckpointError(f"{opened.folder}: the text encoder gives {width} numbers a token, the unet reads {context}: "
                               "they are parts of different models")
+    loras = lora_list(lora)
+    for path, weight in loras:
+        unmatched = add_lora(opened.components, path, weight)
+        if unmatched:
+            warnings.warn(f"{path}: {len(unmatched)} of its layers are not in this model: {listed(unmatched)}", stacklevel=2)
     pipe = Pipeline(opened, dtype or place.dtypes[0], low_memory, place)
     rows = opened.text_encoder.shapes()["embeddings.token_embedding.weight"][0]
+    pipe.said = {"LoRA": ", ".join(f"{Path(path).stem}: {weight:g}" for path, weight in loras) or None}
     if pipe.tokenizer.size > rows:
         raise CheckpointError(f"{opened.folder}: the tokenizer has {pipe.tokenizer.size} tokens, the text encoder knows {rows}: "
                               "they are parts of different models")

@@ -59,6 +59,15 @@ TASKS = {
     **{f"inpaint {s}": ("sd2", "inpaint", 4, dict(A_FOX, strength=0.8, sampler=s)) for s in ("ddim", "euler", "heun", "unipc")},
 }
 
+# LoRA files -> (spelling, layers of the unet, of the text encoder, rank, alpha or None, weight)
+ATTENTION = "down_blocks.0.attentions.0.transformer_blocks.0"
+LORA_UNET = [f"{ATTENTION}.attn1.to_q", f"{ATTENTION}.attn2.to_v", f"{ATTENTION}.attn1.to_out.0", f"{ATTENTION}.ff.net.0.proj",
+             "mid_block.attentions.0.proj_in", "up_blocks.1.resnets.0.conv1"]
+LORA_TEXT = [f"encoder.layers.{i}.{k}" for i in (0, 1) for k in ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj",
+                                                                 "self_attn.out_proj", "mlp.fc1", "mlp.fc2")]
+LORAS = {"kohya": ("kohya", LORA_UNET, LORA_TEXT, 4, 2.0, 0.8), "peft": ("peft", LORA_UNET, LORA_TEXT, 3, None, 1.0),
+         "diffusers": ("diffusers", LORA_UNET[:3], [], 4, None, 1.0)}
+
 SAMPLER_NAMES = ["ddpm", "ddim", "pndm", "lms", "euler", "euler_a", "heun", "dpm2", "dpm2_a", "dpmpp_2m", "dpmpp_2m_sde", "unipc"]
 RESPACING = ["lms", "euler", "heun", "dpm2", "dpm2_a", "dpmpp_2m", "dpmpp_2m_sde", "unipc"]
 NO_SAMPLE = ["pndm", "euler_a", "dpm2", "dpm2_a"]            # the reference does not take prediction_type "sample" here

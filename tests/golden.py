@@ -8,6 +8,7 @@ import cases
 import numpy as np
 import recipe
 from safetensors import safe_open
+from safetensors.numpy import save_file
 
 import minisd
 from minisd import nn, samplers, text, unet, vae
@@ -175,6 +176,29 @@ def write_pipeline(folder, name, prefix="", channels=4):
     return recipe.write_model(Path(folder), configs, shapes, scheduler, pad, prefix)
 
 
+def lora_file(name, path):
+    """One of cases.LORAS, drawn by name, as the tools write them."""
+    spelling, unet_layers, text_layers, rank, alpha, _ = cases.LORAS[name]
+    arrays = {}
+    for part, model, layers in (("unet", "unet_sd1", unet_layers), ("text_encoder", "text_sd1", text_layers)):
+        shapes = Golden(model).about["shapes"]
+        for layer in layers:
+            O, C, *window = shapes[f"{layer}.weight"]
+            down = recipe.uniform(f"{name}.{layer}.down", (rank, C, *window)) * np.float32(0.5)
+            up = recipe.uniform(f"{name}.{layer}.up", (O, rank, *[1] * len(window))) * np.float32(0.5)
+            inside = layer if part == "unet" else f"text_model.{layer}"
+            if spelling == "kohya":
+                stem = f"lora_{'unet' if part == 'unet' else 'te'}_{inside.replace('.', '_')}"
+                arrays |= {f"{stem}.lora_down.weight": down, f"{stem}.lora_up.weight": up, f"{stem}.alpha": np.float32(alpha)}
+            elif spelling == "peft":
+                arrays |= {f"{part}.{inside}.lora_A.weight": down, f"{part}.{inside}.lora_B.weight": up}
+            else:
+                head, _, tail = inside.removesuffix(".0").rpartition(".")
+                arrays |= {f"{part}.{head}.processor.{tail}_lora.down.weight": down, f"{part}.{head}.processor.{tail}_lora.up.weight": up}
+    save_file({k: np.asarray(v) for k, v in arrays.items()}, path)
+    return path
+
+
 def a_picture():
     """(a PIL picture that is no multiple of 8 wide, a mask of its size with soft edges), drawn by name."""
     from PIL import Image
@@ -192,3 +216,14 @@ def compare_task(name, golden, folder):
     given = dict(mask_image=mask) if task == "inpaint" else {}
     found = getattr(pipe, task)(image=picture, output="latent", **given, **how)
     return relative(found, channels_last(golden[f"{name}.latent"]))
+
+
+def compare_lora(name, golden, folder):
+    """The error of a picture's latent with one of cases.LORAS, the model and the file written below `folder`."""
+    place = Path(folder) / "sd1 with lora"
+    place = place if place.exists() else write_pipeline(place, "sd1")
+    pipe = minisd.load(place, lora=[(lora_file(name, Path(folder) / f"{name}.safetensors"), cases.LORAS[name][-1])])
+    return relative(pipe.txt2img(**LORA_HOW, output="latent"), channels_last(golden[f"lora {name}.latent"]))
+
+
+LORA_HOW = dict(prompt="a fox", num_inference_steps=3, guidance_scale=5.0, seed=3, width=64, height=64, sampler="ddim")

@@ -205,7 +205,28 @@ def make_tasks(folder):
             picture = picture.resize(size, Image.Resampling.LANCZOS)
         arrays[f"{name}.latent"] = pipe(**call, image=picture, generator=torch.Generator().manual_seed(how["seed"]),
                                         num_images_per_prompt=how["num_images"], output_type="latent").images.numpy()
+    arrays.update(lora_latents())
     save(folder, "tasks", arrays)
+
+
+def lora_latents():
+    """diffusers' latents with each LoRA file loaded."""
+    models, scheduler, pad, _ = cases.PIPELINES["sd1"]
+    found = {}
+    for name in cases.LORAS:
+        networks = {cases.MODELS[m][0]: build(*cases.MODELS[m])[0] for m in models}
+        with tempfile.TemporaryDirectory() as place:
+            recipe.write_tokenizer(Path(place), 77, pad)
+            pipe = StableDiffusionPipeline(**networks, tokenizer=CLIPTokenizer.from_pretrained(place), safety_checker=None,
+                                           feature_extractor=None, requires_safety_checker=False,
+                                           scheduler=diffusers.DDIMScheduler.from_config(scheduler))
+            pipe.load_lora_weights(golden.lora_file(name, Path(place) / "lora.safetensors"), adapter_name="it")
+        pipe.set_adapters(["it"], [cases.LORAS[name][-1]])
+        pipe.set_progress_bar_config(disable=True)
+        how = {k: v for k, v in golden.LORA_HOW.items() if k not in ("seed", "sampler")}
+        found[f"lora {name}.latent"] = pipe(**how, generator=torch.Generator().manual_seed(golden.LORA_HOW["seed"]),
+                                            output_type="latent").images.numpy()
+    return found
 
 
 def make_shipped(folder):
@@ -263,6 +284,7 @@ def check():
             rows.append((f"pipeline {name}", 1, error, "latent after all steps", error <= golden.BOUND, drift("pipelines", folder)))
         fresh = golden.Golden("tasks", folder)
         found = [(golden.compare_task(name, fresh, folder), name) for name in cases.TASKS]
+        found += [(golden.compare_lora(name, fresh, folder), f"lora {name}") for name in cases.LORAS]
         rows.append(("tasks", len(found), max(found)[0], f"latent after all steps, {max(found)[1]}", max(found)[0] <= golden.BOUND,
                      drift("tasks", folder)))
         levels, moved = golden.compare_shipped(golden.Golden("shipped", folder)), drift("shipped", folder)

@@ -1,0 +1,110 @@
+"""LoRA: what a small file adds to a model's weights, W + weight * alpha / rank * up @ down.   Hu et al. 2021, eq. 3.
+
+Three spellings are read: kohya's, diffusers' (old and new) and peft's.  A layer is found by its path with _ for every dot, which
+is how kohya writes it and the others can be written."""
+import json
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .checkpoint import TensorFiles, refuse_pickle
+from .errors import CheckpointError, InputError
+from .tokenizer import read_json
+
+PARTS = [  # (pattern of a key, the part it names); group 1 is the layer
+    (r"(.+)\.lora_down\.weight", "down"), (r"(.+)\.lora_up\.weight", "up"), (r"(.+)\.alpha", "alpha"),
+    (r"(.+)\.lora_A(?:\.\w+)?\.weight", "down"), (r"(.+)\.lora_B(?:\.\w+)?\.weight", "up"),
+    (r"(.+)[._]lora\.down\.weight", "down"), (r"(.+)[._]lora\.up\.weight", "up"),
+    (r"(.+)\.lora_linear_layer\.down\.weight", "down"), (r"(.+)\.lora_linear_layer\.up\.weight", "up")]
+PREFIXES = {"lora_unet_": "unet", "lora_te1_": "text_encoder", "lora_te_": "text_encoder", "unet_": "unet", "text_encoder_": "text_encoder",
+            "base_model_model_": "unet"}
+OTHER_KINDS = {"lora_mid": "LoCon with a middle matrix", "hada_w1": "LoHa", "lokr_w1": "LoKr", "dora_scale": "DoRA", "on_input": "(IA)3",
+               "lora_magnitude_vector": "DoRA", "oft_": "OFT"}
+
+
+@dataclass(frozen=True)
+class Delta:
+    """What one file adds to one weight."""
+    tensors: TensorFiles
+    down: str
+    up: str
+    scale: float
+
+    def __call__(self, shape):
+        """-> float32 of the weight's shape, as the file of the model has it."""
+        up, down = (self.tensors[k].astype(np.float32) for k in (self.up, self.down))
+        return self.scale * (up.reshape(len(up), -1) @ down.reshape(len(down), -1)).reshape(shape)
+
+
+def add(components, path, weight=1.0):
+    """Let components (text_encoder, unet, vae) add this file's deltas to the weights that they give from now on.
+
+    -> names of layers in the file that the model does not have.  Raises InputError for a weight that is no number; CheckpointError
+    for a file that is no LoRA, is of a kind that minisd does not know, or does not fit the model."""
+    path = Path(path)
+    if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not math.isfinite(weight):
+        raise InputError(f"the weight of {path} is {weight!r}; it must be a number, 1 as a rule")
+    folder, file = (path, path / "adapter_model.safetensors") if path.is_dir() else (path.parent, path)
+    if not file.is_file():
+        raise InputError(f"{file}: no such file")
+    refuse_pickle(file)
+    tensors, known, layers, strange = TensorFiles([file]), tables(components), {}, []
+    for key in tensors:
+        kind = next((kind for mark, kind in OTHER_KINDS.items() if mark in key), None)
+        if kind:
+            raise CheckpointError(f"{file}: {kind}, by {key}; minisd reads plain LoRA")
+        part = next(((m[1], part) for pattern, part in PARTS if (m := re.fullmatch(pattern, key))), None)
+        if part is None:
+            strange.append(key)
+        else:
+            layers.setdefault(part[0], {})[part[1]] = key
+    if not layers:
+        raise CheckpointError(f"{file}: holds no LoRA; its first key is {next(iter(tensors), 'missing, for it is empty')}")
+    adapter = read_json(folder / "adapter_config.json") if path.is_dir() else json.loads(
+        tensors.metadata.get("lora_adapter_metadata", "{}"))
+    unmatched, found = strange, []
+    for layer, keys in layers.items():
+        place = find(layer, known)
+        if place is None:
+            unmatched.append(layer)
+        elif not {"down", "up"} <= set(keys):
+            raise CheckpointError(f"{file}: {layer} has {', '.join(keys)}; it needs both matrices: the file is incomplete")
+        else:
+            found.append((*place, Delta(tensors, keys["down"], keys["up"], weight * scale(tensors, keys, adapter, place[0].name))))
+    if not found:
+        raise CheckpointError(f"{file}: none of its {len(layers)} layers is in this model: a LoRA for another one, or with names that "
+                              f"minisd does not know, such as {unmatched[0]}")
+    for component, name, delta in found:                     # all are looked at before any counts
+        O, rank = tensors.shape(delta.up)[:2]
+        rows, size = component.shapes()[name][0], math.prod(component.shapes()[name])
+        if rank != tensors.shape(delta.down)[0] or O != rows or O * math.prod(tensors.shape(delta.down)[1:]) != size:
+            raise CheckpointError(f"{file}: {delta.up} {tensors.shape(delta.up)} and {delta.down} {tensors.shape(delta.down)} do not "
+                                  f"give {component.shapes()[name]}, as {component.name}: {name} is: made for another model")
+    for component, name, delta in found:
+        component.added.setdefault(name, []).append(delta)
+    return unmatched
+
+
+def tables(components):
+    """{component name: {path with _ for every dot: (component, weight name)}}"""
+    return {c.name: {n.removesuffix(".weight").replace(".", "_"): (c, n) for n in c.stored if n.endswith(".weight")} for c in components}
+
+
+def find(layer, known):
+    """A layer as a LoRA names it -> (component, weight name), or None."""
+    path = layer.replace(".", "_").replace("_processor_", "_")
+    prefix = next((p for p in PREFIXES if path.startswith(p)), "")
+    table = known[PREFIXES.get(prefix, "unet")]
+    path = path.removeprefix(prefix).removeprefix("text_model_")
+    return table.get(path) or table.get(f"{path}_0")         # to_out, where the layer is to_out.0
+
+
+def scale(tensors, keys, adapter, component):
+    """alpha / rank; 1 where no alpha is told.  peft's adapter_config.json may tell it for all, or want sqrt(rank)."""
+    rank = tensors.shape(keys["down"])[0]
+    own = {k.removeprefix(f"{component}."): v for k, v in adapter.items() if k.startswith(f"{component}.")} or adapter
+    alpha = float(tensors[keys["alpha"]]) if "alpha" in keys else own.get("lora_alpha", rank)
+    return alpha / (math.sqrt(rank) if own.get("use_rslora") else rank)
