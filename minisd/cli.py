@@ -19,9 +19,11 @@ def arguments():
     commands = parser.add_subparsers(dest="command", required=True)
 
     p = commands.add_parser("txt2img", help="a prompt becomes a picture")
-    p.add_argument("prompt")
+    p.add_argument("prompt", nargs="?", help="what to draw")
+    p.add_argument("--from", dest="origin", metavar="PNG", help="again what made this picture, but for what is given here")
+    p.add_argument("--prompts", metavar="FILE", help="a picture for each line of this file")
     picture_options(p, "pixels, multiples of 8, or of 4 for the shipped model (as trained)")
-    p.set_defaults(run=paint, own=[])
+    p.set_defaults(run=paint, own=[], parser=p)
 
     p = commands.add_parser("img2img", help="a picture and a prompt become another picture")
     p.add_argument("image", help="a picture's file, of any kind that Pillow reads")
@@ -99,8 +101,9 @@ def paint(a):
         raise InputError(f"-n is {a.n}; it must be 1 or more")
     if not a.output:
         raise InputError("-o is empty; name a PNG file to write")
-    paths = [Path(a.output)] if a.n == 1 else [
-        Path(a.output).with_name(f"{Path(a.output).stem}-{k + 1}{Path(a.output).suffix}") for k in range(a.n)]
+    prompts = [prompt for prompt in prompt_list(a) for _ in range(a.n)]
+    paths = [Path(a.output)] if len(prompts) == 1 else [
+        Path(a.output).with_name(f"{Path(a.output).stem}-{k + 1}{Path(a.output).suffix}") for k in range(len(prompts))]
     for path in paths:
         image.check_folder(path)
     width, height = image.parse_size(a.size) if a.size else (None, None)
@@ -108,18 +111,36 @@ def paint(a):
     if a.threads is not None:
         threads.use(a.threads)
     pipe = pipeline.load(a.model, device=a.device, variant=a.variant, low_memory=a.low_memory, lora=[weighed(text) for text in a.lora])
+    seeds = [seed + k for k in range(len(prompts))]
     with Progress(a.quiet) as progress, profile() if a.profile else nullcontext() as profiled:
         task, own = getattr(pipe, a.command), {name: getattr(a, name) for name in a.own}
-        pictures = task([a.prompt], **own, negative_prompt=a.negative, num_inference_steps=a.steps, guidance_scale=a.guidance,
-                                seed=seed, width=width, height=height, sampler=a.sampler, num_images=a.n, sigmas=a.sigmas,
-                                eta=a.eta, timestep_spacing=a.spacing, rng=a.rng, clip_skip=a.clip_skip, prompt_syntax=a.prompt_syntax,
+        pictures = task(prompts, **own, negative_prompt=a.negative, num_inference_steps=a.steps, guidance_scale=a.guidance,
+                        seed=seeds, width=width, height=height, sampler=a.sampler, sigmas=a.sigmas, eta=a.eta,
+                        timestep_spacing=a.spacing, rng=a.rng, clip_skip=a.clip_skip, prompt_syntax=a.prompt_syntax,
                         progress=progress)
-    for picture, path in zip(pictures, paths):
+    for picture, path, own_seed in zip(pictures, paths, seeds):
         image.save_png(picture, path, picture.info["parameters"])
-        print(f"{path}: {picture.width}x{picture.height}, seed {seed}")
+        print(f"{path}: {picture.width}x{picture.height}, seed {own_seed}")
     if a.profile:
         print(profiled.table())
     return 0
+
+
+def prompt_list(a):
+    """What to draw: the prompt, or the lines of a file."""
+    if getattr(a, "prompts", None) is None:
+        if a.prompt is None:
+            a.parser.error("no prompt: say what to draw, or name a file of --prompts, or a picture to make again with --from")
+        return [a.prompt]
+    if a.prompt is not None:
+        raise InputError("a prompt and a file of --prompts: give one of them")
+    try:
+        lines = [line.strip() for line in Path(a.prompts).read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as e:
+        raise InputError(f"{a.prompts}: {getattr(e, 'strerror', None) or 'not text in UTF-8'}") from e
+    if not any(lines):
+        raise InputError(f"{a.prompts}: holds no prompt; write one on each line")
+    return [line for line in lines if line]
 
 
 class Progress:
@@ -170,11 +191,16 @@ def main(argv=None):
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = lambda message, *_, **__: print(f"minisd: warning: {message}", file=sys.stderr)
+        a.given = sys.argv[1:] if argv is None else list(argv)
         return run(a)
 
 
 def run(a):
     try:
+        if getattr(a, "origin", None) is not None:           # what stands on the command line goes before the picture's settings
+            from .repeat import options
+            a.parser.set_defaults(**options(a.origin))
+            a = a.parser.parse_args(a.given[1:], argparse.Namespace(command=a.command))
         code = a.run(a)
         sys.stdout.flush()                                   # here, so that a closed pipe is met inside the try
         return code

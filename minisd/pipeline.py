@@ -245,6 +245,7 @@ class Pipeline:
             return array
         found = pictures.to_pil(array)
         prompts, negatives = pair_prompts(prompt, negative_prompt, num_images)
+        together = len(found) > 1 and not isinstance(seed, (list, tuple))        # drawn from one seed
         for k, picture in enumerate(found):
             picture.info["parameters"] = pictures.parameters_text(prompts[k], negatives[k] if guidance_scale > 1 else "", {
                 "Steps": num_inference_steps, "Sampler": pictures.A1111_NAMES[sampler or samplers.name_of(self.scheduler)],
@@ -252,8 +253,7 @@ class Pipeline:
                 "Seed": seed[k] if isinstance(seed, (list, tuple)) else seed, "Size": f"{picture.width}x{picture.height}",
                 "Model": self.checkpoint.name, **self.said, **(said or {}), "Clip skip": clip_skip if clip_skip > 1 else None, "Eta": eta,
                 "Timestep spacing": timestep_spacing, "RNG": rng.upper(),
-                "Batch size": len(found) if len(found) > 1 else None,
-                "Batch pos": k if len(found) > 1 else None, "Version": "minisd"})
+                **({"Batch size": len(found), "Batch pos": k} if together else {}), "Version": "minisd"})
         return found[0] if len(found) == 1 and isinstance(prompt, str) else found
 
     def size(self, width, height, picture=None):
