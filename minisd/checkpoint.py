@@ -112,7 +112,8 @@ def refuse_pickle(*paths):
 class Component:
     """One network of a checkpoint.
 
-    name: text_encoder, unet or vae; config: its TextConfig, UNetConfig or VAEConfig; files: where its weights are."""
+    name: text_encoder, unet or vae; config: its TextConfig, UNetConfig or VAEConfig; files: where its weights are; place: what to
+    name in an error."""
 
     def __init__(self, name, folder, variant=None):
         if not folder.is_dir():
@@ -120,7 +121,7 @@ class Component:
         if not (folder / "config.json").is_file():
             raise CheckpointError(f"{folder}: no config.json; copy or download it again")
         self.name, self.config = name, CONFIGS[name].read(read_json(folder / "config.json"))
-        self.files = weight_files(folder, STEMS[name], variant)
+        self.place, self.files = folder, weight_files(folder, STEMS[name], variant)
         self.tensors = TensorFiles(self.files)
         self.added = {}                                      # weight name -> what LoRAs add to it, functions of its shape
         self.stored = {self.spelling(s): s for s in self.tensors if not s.endswith("embeddings.position_ids")}
@@ -165,13 +166,13 @@ class Component:
 
         odd = [name for name, stored in self.stored.items() if self.tensors.dtype(stored) not in DTYPES]
         if odd:
-            raise CheckpointError(f"{self.files[0].parent}: {odd[0]} is stored as {self.tensors.dtype(self.stored[odd[0]])}; minisd reads "
+            raise CheckpointError(f"{self.place}: {odd[0]} is stored as {self.tensors.dtype(self.stored[odd[0]])}; minisd reads "
                                   f"{', '.join(DTYPES)}, not quantised weights")
         shapes = {name: engine_shape(shape) for name, shape in self.shapes().items()}
         try:
             return dry_run(shapes, c.counts(), run)
         except CheckpointError as e:
-            raise CheckpointError(f"{self.files[0].parent}: {e}") from None
+            raise CheckpointError(f"{self.place}: {e}") from None
 
 
 @dataclass

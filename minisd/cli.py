@@ -87,6 +87,7 @@ def picture_options(p, size):
     p.add_argument("-n", type=int, default=1, metavar="N", help="how many pictures (%(default)s)")
     p.add_argument("--variant", help="of the model's files, such as fp16")
     p.add_argument("--lora", action="append", default=[], metavar="FILE[:W]", help="a LoRA, and how much of it; may be given again (1)")
+    p.add_argument("--prediction-type", metavar="KIND", help="epsilon or v_prediction, where a model does not say (found)")
     p.add_argument("--device", default="cpu", help="cpu or cuda (%(default)s)")
     p.add_argument("--low-memory", action="store_true", help="the same picture in a fraction of the memory, slower")
     p.add_argument("--threads", type=int, metavar="N", help="how many processors to use (all)")
@@ -110,7 +111,8 @@ def paint(a):
     seed = secrets.randbits(32) if a.seed is None else a.seed
     if a.threads is not None:
         threads.use(a.threads)
-    pipe = pipeline.load(a.model, device=a.device, variant=a.variant, low_memory=a.low_memory, lora=[weighed(text) for text in a.lora])
+    pipe = pipeline.load(a.model, device=a.device, variant=a.variant, low_memory=a.low_memory, lora=[weighed(text) for text in a.lora],
+                         prediction_type=a.prediction_type)
     seeds = [seed + k for k in range(len(prompts))]
     with Progress(a.quiet) as progress, profile() if a.profile else nullcontext() as profiled:
         task, own = getattr(pipe, a.command), {name: getattr(a, name) for name in a.own}
@@ -165,8 +167,8 @@ class Progress:
 
 
 def inspect(a):
-    from . import checkpoint, describe
-    lines, whole = describe.describe(checkpoint.open_folder(checkpoint.find_folder(a.model, a.variant), a.variant))
+    from . import checkpoint, describe, single
+    lines, whole = describe.describe(*single.open_model(checkpoint.find_folder(a.model, a.variant), a.variant))
     print("\n".join(lines))
     return 0 if whole else 1
 

@@ -45,8 +45,8 @@ def tree_lines(tree, depth=0):
         i = j + 1
 
 
-def describe(opened):
-    """A Checkpoint -> (lines of text, whether it is whole)."""
+def describe(opened, odd=()):
+    """A Checkpoint, and keys of its file that belong to no layer -> (lines of text, whether it is whole)."""
     unet, vae, text = opened.unet.config, opened.vae.config, opened.text_encoder.config
     scheduler = opened.scheduler
     height, width = (side * vae.factor for side in unet.sample_size)
@@ -61,6 +61,7 @@ def describe(opened):
              f"text        {text.length} tokens of {text.width} numbers, {text.layers} layers, {text.act}"]
     if opened.words:
         lines += textwrap.wrap(f"words       {' '.join(opened.words)}", 110, subsequent_indent=" " * 12)
+    lines += [f"no layer    {len(odd)} keys: {', '.join(odd)}"] if odd else []
     whole = True
     for component in opened.components:
         shapes = component.shapes()

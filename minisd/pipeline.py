@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from . import checkpoint, convolution, cpu, ops, prompt, rng, samplers, tasks, text, threads, unet, vae  # noqa: F401  (two register themselves)
+from . import checkpoint, convolution, cpu, ops, prompt, rng, samplers, single, tasks, text, threads, unet, vae  # noqa: F401  (two register themselves)
 from . import image as pictures
 from .arguments import check_guidance, check_reading, generators, listed, lora_list, pair_prompts
 from .device import CPU, open_device
@@ -266,16 +266,19 @@ class Pipeline:
         return width, height
 
 
-def load(model=None, device="cpu", dtype=None, variant=None, low_memory=False, lora=()):
+def load(model=None, device="cpu", dtype=None, variant=None, low_memory=False, lora=(),
+         prediction_type=None):
     """A model, ready to use.
 
-    model: a diffusers folder of Stable Diffusion 1.x or 2.x, or a hub id (owner/name), fetched into the hub's cache;
-        None is the small model that comes with minisd, which draws icons
+    model: a diffusers folder of Stable Diffusion 1.x or 2.x, or a single .safetensors file with LDM names, or a hub id
+        (owner/name), fetched into the hub's cache;  None is the small model that comes with minisd, which draws icons
     device: "cpu", or "cuda", the current GPU, which needs CuPy;  variant: of the files, such as "fp16"
     dtype: of the arithmetic: on a CPU "float32" (None) or "float64", on a GPU "float16" (None) or "float32", much slower
     low_memory: read each weight from the file whenever it is used and keep none, and work in smaller pieces: the same picture,
         slower, in less than a gigabyte for SD 1.5 at 512x512
     lora: a LoRA's file, or (file, weight), or a list of such, added to the weights;  each is told of in the pictures' settings
+    prediction_type: what the unet predicts, "epsilon" or "v_prediction";  None is what the scheduler's configuration says, and of
+        a single file with Stable Diffusion 2.x what a trial finds
     Every weight's name and shape is checked here, by a dry run; its numbers are read when they are first used.
 
     Raises InputError for a model that cannot be found, or another device or dtype; CheckpointError for a model that is
@@ -285,11 +288,13 @@ def load(model=None, device="cpu", dtype=None, variant=None, low_memory=False, l
         raise InputError(f"dtype is {dtype!r}; on {device} choose {' or '.join(place.dtypes)}.  The file may be of another all the same")
     if low_memory and device != "cpu":
         raise InputError("low_memory is for the CPU: a GPU keeps its weights")
-    opened = checkpoint.open_folder(checkpoint.find_folder(model, variant), variant)
+    opened, odd = single.open_model(checkpoint.find_folder(model, variant), variant, prediction_type)
+    if odd:
+        warnings.warn(f"{opened.folder}: {len(odd)} keys belong to no layer: {listed(odd)}", stacklevel=2)
     for component in opened.components:
         missing, unused = component.check()
         if missing:
-            raise CheckpointError(f"{component.files[0].parent}: {len(missing)} missing: {listed(missing)}; copy or download it again")
+            raise CheckpointError(f"{component.place}: {len(missing)} missing: {listed(missing)}; copy or download it again")
         if unused:
             warnings.warn(f"{component.name}: {len(unused)} weights in the file belong to no layer: {listed(unused)}", stacklevel=2)
     context, width = opened.unet.config.context_width, opened.text_encoder.config.width

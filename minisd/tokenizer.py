@@ -1,6 +1,7 @@
 """Prompts -> token ids (B,M), by CLIP's byte-level BPE.   Radford et al. 2021, section 2.4; Sennrich et al. 2016.
 
 The merging is the tokenizers library's; here is how CLIP sets it up and what a Stable Diffusion folder says."""
+import gzip
 import json
 from pathlib import Path
 
@@ -68,6 +69,12 @@ class Tokenizer:
         return cls(vocab, merges, special, int(min(limits, default=77)),
                    [t for i, t in sorted(added.items()) if content(t) not in map(content, special.values())])
 
+    @classmethod
+    def packaged(cls, pad=None, length=77):
+        """CLIP's own, from the vocabulary that comes with minisd, for checkpoints that have none.  pad: the padding token, if not eos."""
+        start, end = "<|startoftext|>", "<|endoftext|>"
+        return cls(*packaged_vocabulary(), dict(unk_token=end, bos_token=start, eos_token=end, pad_token=pad or end), length)
+
     def __call__(self, prompts):
         """list of B strings -> (ids (B,M) int64, what did not fit of each: list of strings, "" where all did).
 
@@ -93,6 +100,16 @@ class Tokenizer:
         except UnicodeEncodeError as e:
             raise InputError(f"the prompt {text!r} is not valid text: {e.reason}; pass it as UTF-8") from e
         return self.bpe.encode(text, add_special_tokens=False)
+
+
+def packaged_vocabulary():
+    """CLIP's (vocab {token: id}, merges [(left, right)]): 256 bytes, the same ending a word, 48,894 merges, start and end."""
+    lines = gzip.decompress((Path(__file__).parent / "clip" / "bpe_simple_vocab_16e6.txt.gz").read_bytes()).decode().split("\n")
+    merges = [tuple(line.split()) for line in lines[1:49152 - 256 - 2 + 1]]
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]            # bytes that stand for themselves
+    letters = [chr(b) for b in printable] + [chr(256 + k) for k in range(256 - len(printable))]
+    tokens = [*letters, *(c + "</w>" for c in letters), *map("".join, merges), "<|startoftext|>", "<|endoftext|>"]
+    return {token: i for i, token in enumerate(tokens)}, merges
 
 
 def content(token):

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import cases
+import ldm
 import numpy as np
 import recipe
 from safetensors import safe_open
@@ -227,3 +228,12 @@ def compare_lora(name, golden, folder):
 
 
 LORA_HOW = dict(prompt="a fox", num_inference_steps=3, guidance_scale=5.0, seed=3, width=64, height=64, sampler="ddim")
+
+
+def compare_single(second, golden, folder):
+    """The error of a picture made from a single file with LDM names, of SD 2 if `second`: its latent and its pixels."""
+    path = ldm.write(Path(folder) / f"single {1 + second}.safetensors", second)
+    pipe = minisd.load(path, prediction_type="epsilon")
+    how = dict(LORA_HOW, num_inference_steps=3)
+    latent, pixels = golden[f"single {1 + second}.latent"], golden[f"single {1 + second}.pixels"]
+    return max(relative(pipe.txt2img(**how, output="latent"), channels_last(latent)), relative(pipe.txt2img(**how, output="array"), pixels))

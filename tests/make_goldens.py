@@ -11,6 +11,7 @@ from pathlib import Path
 import cases
 import diffusers
 import golden
+import ldm
 import numpy as np
 import recipe
 import torch
@@ -21,6 +22,12 @@ from diffusers import (
     StableDiffusionInpaintPipeline,
     StableDiffusionPipeline,
     UNet2DConditionModel,
+)
+from diffusers.loaders.single_file_utils import (
+    convert_ldm_clip_checkpoint,
+    convert_ldm_unet_checkpoint,
+    convert_ldm_vae_checkpoint,
+    convert_open_clip_checkpoint,
 )
 from PIL import Image
 from safetensors.numpy import save_file
@@ -206,7 +213,46 @@ def make_tasks(folder):
         arrays[f"{name}.latent"] = pipe(**call, image=picture, generator=torch.Generator().manual_seed(how["seed"]),
                                         num_images_per_prompt=how["num_images"], output_type="latent").images.numpy()
     arrays.update(lora_latents())
+    arrays.update(single_latents())
     save(folder, "tasks", arrays)
+
+
+def single_latents():
+    """Latents of models that diffusers converted from LDM names."""
+    found = {}
+    for second in (False, True):
+        state = {k: torch.from_numpy(np.asarray(v)) for k, v in ldm.arrays(second).items()}
+        unet = dict(block_out_channels=list(ldm.UNET["channels"]), cross_attention_dim=64, use_linear_projection=second,
+                    sample_size=8, attention_head_dim=[1, 1, 1, 1] if second else 8, norm_num_groups=32, layers_per_block=2,
+                    down_block_types=cases.UNET["down_block_types"], up_block_types=cases.UNET["up_block_types"])
+        vae = dict(block_out_channels=list(ldm.VAE["channels"]), norm_num_groups=32, latent_channels=4, layers_per_block=2,
+                   down_block_types=["DownEncoderBlock2D"] * 4, up_block_types=["UpDecoderBlock2D"] * 4)
+        text = CLIPTextModel(CLIPTextConfig(hidden_size=64, intermediate_size=256, num_hidden_layers=3, num_attention_heads=1,
+                                            vocab_size=49408, eos_token_id=2, hidden_act="gelu" if second else "quick_gelu",
+                                            max_position_embeddings=77)).eval()
+        networks = dict(unet=UNet2DConditionModel(**unet).eval(), vae=AutoencoderKL(**vae).eval(), text_encoder=text)
+        networks["unet"].load_state_dict(convert_ldm_unet_checkpoint(dict(state), networks["unet"].config))
+        networks["vae"].load_state_dict(convert_ldm_vae_checkpoint(dict(state), networks["vae"].config))
+        if second:
+            names = convert_open_clip_checkpoint(text, dict(state), prefix="cond_stage_model.model.")
+        else:
+            names = convert_ldm_clip_checkpoint(dict(state))
+        prefix = "text_model." if any(k.startswith("text_model.") for k in text.state_dict()) else ""
+        names = {prefix + k.removeprefix("text_model."): v for k, v in names.items()}
+        text.load_state_dict({k: names[k] for k in text.state_dict()})                     # SD 2's last layer is not read
+        with tempfile.TemporaryDirectory() as place:
+            recipe.write_tokenizer(Path(place), 77, "!" if second else None)
+            tokenizer = CLIPTokenizer.from_pretrained(place)
+        pipe = StableDiffusionPipeline(**networks, tokenizer=tokenizer, safety_checker=None, feature_extractor=None,
+                                       requires_safety_checker=False, scheduler=diffusers.DDIMScheduler.from_config(cases.SCHEDULE))
+        pipe.set_progress_bar_config(disable=True)
+        how = {k: v for k, v in golden.LORA_HOW.items() if k not in ("seed", "sampler")}
+
+        def run(kind):
+            return pipe(**how, generator=torch.Generator().manual_seed(3), output_type=kind).images      # noqa: B023
+
+        found[f"single {1 + second}.latent"], found[f"single {1 + second}.pixels"] = run("latent").numpy(), run("np")
+    return found
 
 
 def lora_latents():
@@ -285,6 +331,7 @@ def check():
         fresh = golden.Golden("tasks", folder)
         found = [(golden.compare_task(name, fresh, folder), name) for name in cases.TASKS]
         found += [(golden.compare_lora(name, fresh, folder), f"lora {name}") for name in cases.LORAS]
+        found += [(golden.compare_single(second, fresh, folder), f"single file of SD {1 + second}") for second in (False, True)]
         rows.append(("tasks", len(found), max(found)[0], f"latent after all steps, {max(found)[1]}", max(found)[0] <= golden.BOUND,
                      drift("tasks", folder)))
         levels, moved = golden.compare_shipped(golden.Golden("shipped", folder)), drift("shipped", folder)

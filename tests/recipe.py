@@ -2,15 +2,13 @@
 
 Number k of array `name` is u = 2 * (w >> 40) / 2^24 - 1 with w = splitmix64(fnv1a64(name) + (k + 1) * 0x9E3779B97F4A7C15):
 whole-number arithmetic and one exact scaling, so any language gets the very same bits.   Steele et al. 2014 (splitmix64)."""
-import gzip
 import json
 import math
-from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import save_file
 
-HERE = Path(__file__).parent
+from minisd.tokenizer import packaged_vocabulary
 
 
 def uniform(name, shape):
@@ -41,22 +39,12 @@ def standard(name, shape):
     return uniform(name, shape) * np.float32(math.sqrt(3))
 
 
-def vocabulary():
-    """CLIP's (vocab {token: id}, merges [str]): 256 bytes, the same ending a word, 48,894 merges, start and end."""
-    lines = gzip.decompress((HERE / "clip" / "bpe_simple_vocab_16e6.txt.gz").read_bytes()).decode().split("\n")
-    merges = lines[1:49152 - 256 - 2 + 1]
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]            # bytes that stand for themselves
-    letters = [chr(b) for b in printable] + [chr(256 + k) for k in range(256 - len(printable))]
-    tokens = [*letters, *(c + "</w>" for c in letters), *("".join(m.split()) for m in merges), "<|startoftext|>", "<|endoftext|>"]
-    return {token: i for i, token in enumerate(tokens)}, merges
-
-
 def write_tokenizer(folder, length=77, pad=None):
     """A tokenizer folder as the hub has them; `pad` as SD 2 does it, in special_tokens_map.json alone."""
     folder.mkdir(parents=True, exist_ok=True)
-    vocab, merges = vocabulary()
+    vocab, merges = packaged_vocabulary()
     (folder / "vocab.json").write_text(json.dumps(vocab), encoding="utf-8")
-    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n", encoding="utf-8")
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(" ".join(pair) for pair in merges) + "\n", encoding="utf-8")
     special = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
     config = {**special, "pad_token": "<|endoftext|>", "model_max_length": length, "tokenizer_class": "CLIPTokenizer"}
     (folder / "tokenizer_config.json").write_text(json.dumps(config))

@@ -7,7 +7,7 @@ import recipe
 from golden import Golden
 
 from minisd.errors import CheckpointError
-from minisd.tokenizer import Tokenizer
+from minisd.tokenizer import Tokenizer, packaged_vocabulary
 
 
 def wrong_prompts(folder, pad, stored):
@@ -56,9 +56,9 @@ def test_a_length_without_bound_is_not_taken(folder, tmp_path):
 
 def test_tokenizer_json_alone(folder, tmp_path):
     """What transformers 5 writes."""
-    vocab, merges = recipe.vocabulary()
+    vocab, merges = packaged_vocabulary()
     (tmp_path / "tokenizer.json").write_text(json.dumps(
-        {"model": {"type": "BPE", "vocab": vocab, "merges": [m.split() for m in merges]}, "added_tokens": [
+        {"model": {"type": "BPE", "vocab": vocab, "merges": merges}, "added_tokens": [
             {"id": 49406, "content": "<|startoftext|>"}, {"id": 49407, "content": "<|endoftext|>"}, {"id": 49408, "content": "<mine>"}]}))
     tokenizer = Tokenizer.from_folder(tmp_path)
     ids, _ = tokenizer(cases.PROMPTS)
