@@ -1,9 +1,11 @@
 """What the compiler makes of each kernel, and on a GPU how fast the study's steps are, written between the markers of kernels/README.md.
 
-    python tests/bench/kernels.py [--check] [--errors] [--times]
+    python tests/bench/kernels.py [--check] [--launches] [--errors] [--times]
 
 Registers need `pip install '.[kernels]'` and no GPU;  --check: only say whether the README has them right.
---errors: the emulated kernels' largest error per architecture, printed (needs g++);  --times: the steps' times, which needs a GPU."""
+--launches: those of one SD 1.5 unet call and of one decode, counted.
+--errors: the emulated kernels' largest error per architecture, printed (needs g++).
+--times: the steps' times, which needs a GPU."""
 import argparse
 import re
 import sys
@@ -81,6 +83,37 @@ def errors():
                  [[label, *(f"{row[c]:.1e}" if c in row else "" for c in kernel_sources.ARCHITECTURES)] for label, row in rows.items()])
 
 
+def launches(cupy):
+    """How often each kernel is launched, on a GPU of 132 multiprocessors; nothing is computed."""
+    import collections
+
+    import sizes
+
+    from minisd import cuda, unet, vae
+    from minisd.weights import Weights, engine_shape
+    counts = collections.Counter()
+    cuda.launch, cuda.device = lambda name, *_, **__: counts.update([name]), lambda: (90, 132, 227 << 10)
+
+    def like(*shape, dtype=np.float16):
+        return np.zeros(shape, dtype).view(cupy.ndarray)
+
+    def weights(shapes):
+        return Weights.over(shapes, lambda n: like(*engine_shape(shapes[n])))
+
+    cupy.empty = lambda shape, dtype: like(*shape, dtype=dtype)
+    def unet_call():
+        given = like(2, 64, 64, 4), like(2, dtype=np.float32), like(2, 77, 768)
+        unet.unet(weights(sizes.unet_shapes(**sizes.SD15)), *given, unet.UNetConfig())
+
+    def decode():
+        vae.decode(weights(sizes.decoder_shapes(**sizes.DECODER)), like(1, 64, 64, 4), vae.VAEConfig())
+
+    for name, run in (("unet call, batch 2, 64x64", unet_call), ("decode, 64x64", decode)):
+        counts.clear()
+        run()
+        print(f"{name}: {counts.total()} launches: {', '.join(f'{n} {k}' for k, n in counts.most_common())}")
+
+
 def times():
     """A row for each step, the shipped kernel last: milliseconds, and how many times as fast as the first."""
     import datetime
@@ -108,7 +141,7 @@ def times():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for flag in ("--check", "--errors", "--times"):
+    for flag in ("--check", "--launches", "--errors", "--times"):
         parser.add_argument(flag, action="store_true")
     a = parser.parse_args()
     text = README.read_text()
@@ -120,6 +153,9 @@ def main():
         return 0
     library = fake.install()
     import minisd.cuda  # noqa: F401  (registers itself)
+    if a.launches:
+        launches(library)
+        return 0
     found = registers(library)
     print(found)
     if a.check:
