@@ -2,7 +2,6 @@
 import math
 import secrets
 import warnings
-from pathlib import Path
 
 import numpy as np
 
@@ -57,10 +56,10 @@ def check_reading(clip_skip, prompt_syntax, layers):
         raise InputError(f"prompt_syntax is {prompt_syntax!r}; choose a1111 or plain")
 
 
-def lora_list(lora):
-    """A file, (file, weight), or a list of such -> [(file, weight), ...]"""
-    one = isinstance(lora, (str, Path)) or isinstance(lora, tuple) and len(lora) == 2 and not isinstance(lora[1], (str, Path, tuple, list))
-    return [item if isinstance(item, (tuple, list)) else (item, 1.0) for item in ([lora] if one else lora)]
+def file_list(given, second):
+    """A file, a pair (file, what belongs to it), or a list of such -> [(file, what belongs to it, or `second`), ...]"""
+    items = given if isinstance(given, list) else [given] if given else []
+    return [item if isinstance(item, (tuple, list)) else (item, second) for item in items]
 
 
 def listed(names, most=5):

@@ -124,6 +124,7 @@ class Component:
         self.place, self.files = folder, weight_files(folder, STEMS[name], variant)
         self.tensors = TensorFiles(self.files)
         self.added = {}                                      # weight name -> what LoRAs add to it, functions of its shape
+        self.rows = {}                                       # token id -> its vector, of textual inversions
         self.stored = {self.spelling(s): s for s in self.tensors if not s.endswith("embeddings.position_ids")}
 
     def spelling(self, stored):
@@ -144,6 +145,9 @@ class Component:
             w = self.tensors.read(self.stored[name], partial(scratch, "file"))
             for delta in self.added.get(name, ()):
                 w = w.astype(np.float32) + delta(w.shape)
+            if self.rows and name == "embeddings.token_embedding.weight":
+                w = np.concatenate([w.astype(np.float32), np.zeros((max(0, max(self.rows) + 1 - len(w)), w.shape[1]), np.float32)])
+                w[list(self.rows)] = list(self.rows.values())
             return upload(engine_layout(w, dtype))
 
         return Weights.over(self.stored, load, keep)

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from . import checkpoint, convolution, cpu, ops, prompt, rng, samplers, single, tasks, text, threads, unet, vae  # noqa: F401  (two register themselves)
+from . import checkpoint, convolution, cpu, inversion, ops, prompt, rng, samplers, single, tasks, text, threads, unet, vae  # noqa: F401  (two register themselves)
 from . import image as pictures
-from .arguments import check_guidance, check_reading, generators, listed, lora_list, pair_prompts
+from .arguments import check_guidance, check_reading, file_list, generators, listed, pair_prompts
 from .device import CPU, open_device
 from .errors import CheckpointError, InputError, NumericalError
 from .lora import add as add_lora
@@ -267,7 +267,7 @@ class Pipeline:
 
 
 def load(model=None, device="cpu", dtype=None, variant=None, low_memory=False, lora=(),
-         prediction_type=None):
+         prediction_type=None, textual_inversion=()):
     """A model, ready to use.
 
     model: a diffusers folder of Stable Diffusion 1.x or 2.x, or a single .safetensors file with LDM names, or a hub id
@@ -277,6 +277,7 @@ def load(model=None, device="cpu", dtype=None, variant=None, low_memory=False, l
     low_memory: read each weight from the file whenever it is used and keep none, and work in smaller pieces: the same picture,
         slower, in less than a gigabyte for SD 1.5 at 512x512
     lora: a LoRA's file, or (file, weight), or a list of such, added to the weights;  each is told of in the pictures' settings
+    textual_inversion: a file that teaches a word, or (file, word), or a list of such;  prompts may then use the word
     prediction_type: what the unet predicts, "epsilon" or "v_prediction";  None is what the scheduler's configuration says, and of
         a single file with Stable Diffusion 2.x what a trial finds
     Every weight's name and shape is checked here, by a dry run; its numbers are read when they are first used.
@@ -301,7 +302,7 @@ def load(model=None, device="cpu", dtype=None, variant=None, low_memory=False, l
     if context != width:
         raise CheckpointError(f"{opened.folder}: the text encoder gives {width} numbers a token, the unet reads {context}: "
                               "they are parts of different models")
-    loras = lora_list(lora)
+    loras = file_list(lora, 1.0)
     for path, weight in loras:
         unmatched = add_lora(opened.components, path, weight)
         if unmatched:
@@ -312,4 +313,6 @@ def load(model=None, device="cpu", dtype=None, variant=None, low_memory=False, l
     if pipe.tokenizer.size > rows:
         raise CheckpointError(f"{opened.folder}: the tokenizer has {pipe.tokenizer.size} tokens, the text encoder knows {rows}: "
                               "they are parts of different models")
+    for path, word in file_list(textual_inversion, None):
+        inversion.add(opened.text_encoder, pipe.tokenizer, path, word)
     return pipe

@@ -48,6 +48,7 @@ class Part(Component):
 
     def __init__(self, name, config, path, tensors, where):
         self.name, self.config, self.place, self.files, self.added = name, config, f"{path}, {name}", [path], {}
+        self.rows = {}
         self.tensors, self.stored = View(tensors, where), {n: n for n in where}
 
 

@@ -38,6 +38,7 @@ class Tokenizer:
         self.length, self.size = length, self.bpe.get_vocab_size()
         self.bos, self.eos, self.pad = (self.bpe.token_to_id(content(special[k]))
                                         for k in ("bos_token", "eos_token", "pad_token"))
+        self.learned = {}                                    # first id of a word of its own -> all its ids
         self.comma = self.bpe.token_to_id(",</w>")
 
     @classmethod
@@ -81,25 +82,40 @@ class Tokenizer:
         Raises InputError for text that is not Unicode, such as a wrongly decoded argument."""
         rows, cut = [], []
         for prompt in prompts:
-            found = self.encoded(prompt)
-            rows.append(self.framed(found.ids[:self.length - 2]))
-            cut.append(prompt[found.offsets[self.length - 2][0]:].strip() if len(found.ids) > self.length - 2 else "")
+            ids, starts = self.encoded(prompt)
+            rows.append(self.framed(ids[:self.length - 2]))
+            cut.append(prompt[starts[self.length - 2]:].strip() if len(ids) > self.length - 2 else "")
         return np.array(rows, np.int64), cut
 
     def ids(self, text):
         """The text's own tokens, however many."""
-        return self.encoded(text).ids
+        return self.encoded(text)[0]
+
+    def learn(self, word, count):
+        """A new word of so many tokens -> their ids.  Raises CheckpointError if the word is a token already."""
+        names = [word, *(f"{word}_{k}" for k in range(1, count))]
+        known = [n for n in names if self.bpe.token_to_id(n) is not None]
+        if known or not word.strip():
+            raise CheckpointError(f"{word!r} cannot be a new word: {'it is empty' if not known else f'{known[0]!r} is a token already'}; "
+                                  "give it another name")
+        self.bpe.add_tokens([tokenizers.AddedToken(n, normalized=True) for n in names])
+        ids = [self.bpe.token_to_id(n) for n in names]
+        self.learned[ids[0]] = ids
+        return ids
 
     def framed(self, ids):
         """At most length - 2 tokens -> as many as `length`: bos, these, eos, padding."""
         return [self.bos, *ids, self.eos] + [self.pad] * (self.length - 2 - len(ids))
 
     def encoded(self, text):
+        """-> (ids, where in the text each begins)"""
         try:
             text.encode()
         except UnicodeEncodeError as e:
             raise InputError(f"the prompt {text!r} is not valid text: {e.reason}; pass it as UTF-8") from e
-        return self.bpe.encode(text, add_special_tokens=False)
+        found = self.bpe.encode(text, add_special_tokens=False)
+        pairs = [(i, start) for token, (start, _) in zip(found.ids, found.offsets) for i in self.learned.get(token, [token])]
+        return [i for i, _ in pairs], [start for _, start in pairs]
 
 
 def packaged_vocabulary():

@@ -237,3 +237,21 @@ def compare_single(second, golden, folder):
     how = dict(LORA_HOW, num_inference_steps=3)
     latent, pixels = golden[f"single {1 + second}.latent"], golden[f"single {1 + second}.pixels"]
     return max(relative(pipe.txt2img(**how, output="latent"), channels_last(latent)), relative(pipe.txt2img(**how, output="array"), pixels))
+
+
+INVERTED = "a photo of <my-cat>, wearing <three-hats> and a scarf"
+
+
+def inversion_files(folder):
+    """[(file, the word to give it, or None if the file says)]: diffusers' kind with one vector, AUTOMATIC1111's with three."""
+    save_file({"<my-cat>": recipe.standard("<my-cat>", (40,))}, folder / "learned_embeds.safetensors")
+    save_file({"emb_params": recipe.standard("<three-hats>", (3, 40))}, folder / "hats.safetensors")
+    return [(folder / "learned_embeds.safetensors", None), (folder / "hats.safetensors", "<three-hats>")]
+
+
+def compare_inversion(golden, folder):
+    """The error of a latent whose prompt has two words of their own."""
+    place = Path(folder) / "sd1 with words"
+    place = place if place.exists() else write_pipeline(place, "sd1")
+    pipe = minisd.load(place, textual_inversion=inversion_files(Path(folder)))
+    return relative(pipe.txt2img(**dict(LORA_HOW, prompt=INVERTED), output="latent"), channels_last(golden["inversion.latent"]))

@@ -214,7 +214,24 @@ def make_tasks(folder):
                                         num_images_per_prompt=how["num_images"], output_type="latent").images.numpy()
     arrays.update(lora_latents())
     arrays.update(single_latents())
+    arrays.update(inversion_latents())
     save(folder, "tasks", arrays)
+
+
+def inversion_latents():
+    """diffusers' latents with a word of one vector and one of three."""
+    models, scheduler, pad, _ = cases.PIPELINES["sd1"]
+    networks = {cases.MODELS[m][0]: build(*cases.MODELS[m])[0] for m in models}
+    with tempfile.TemporaryDirectory() as place:
+        recipe.write_tokenizer(Path(place), 77, pad)
+        pipe = StableDiffusionPipeline(**networks, tokenizer=CLIPTokenizer.from_pretrained(place), safety_checker=None,
+                                       feature_extractor=None, requires_safety_checker=False,
+                                       scheduler=diffusers.DDIMScheduler.from_config(scheduler))
+        for file, word in golden.inversion_files(Path(place)):
+            pipe.load_textual_inversion(str(file), token=word)
+    pipe.set_progress_bar_config(disable=True)
+    how = {k: v for k, v in dict(golden.LORA_HOW, prompt=golden.INVERTED).items() if k not in ("seed", "sampler")}
+    return {"inversion.latent": pipe(**how, generator=torch.Generator().manual_seed(3), output_type="latent").images.numpy()}
 
 
 def single_latents():
@@ -332,6 +349,7 @@ def check():
         found = [(golden.compare_task(name, fresh, folder), name) for name in cases.TASKS]
         found += [(golden.compare_lora(name, fresh, folder), f"lora {name}") for name in cases.LORAS]
         found += [(golden.compare_single(second, fresh, folder), f"single file of SD {1 + second}") for second in (False, True)]
+        found.append((golden.compare_inversion(fresh, folder), "textual inversion"))
         rows.append(("tasks", len(found), max(found)[0], f"latent after all steps, {max(found)[1]}", max(found)[0] <= golden.BOUND,
                      drift("tasks", folder)))
         levels, moved = golden.compare_shipped(golden.Golden("shipped", folder)), drift("shipped", folder)
