@@ -87,6 +87,7 @@ def picture_options(p, size):
     p.add_argument("-n", type=int, default=1, metavar="N", help="how many pictures (%(default)s)")
     p.add_argument("--variant", help="of the model's files, such as fp16")
     p.add_argument("--lora", action="append", default=[], metavar="FILE[:W]", help="a LoRA, and how much of it; may be given again (1)")
+    p.add_argument("--vae", metavar="PATH", help="another vae than the model's: a folder, or a file with LDM names")
     p.add_argument("--embedding", action="append", default=[], metavar="FILE[=WORD]", help="a textual inversion; may be given again")
     p.add_argument("--prediction-type", metavar="KIND", help="epsilon or v_prediction, where a model does not say (found)")
     p.add_argument("--device", default="cpu", help="cpu or cuda (%(default)s)")
@@ -113,7 +114,7 @@ def paint(a):
     if a.threads is not None:
         threads.use(a.threads)
     pipe = pipeline.load(a.model, device=a.device, variant=a.variant, low_memory=a.low_memory, lora=[weighed(text) for text in a.lora],
-                         prediction_type=a.prediction_type,
+                         prediction_type=a.prediction_type, vae=a.vae,
                          textual_inversion=[(file, word or None) for file, _, word in (text.partition("=") for text in a.embedding)])
     seeds = [seed + k for k in range(len(prompts))]
     with Progress(a.quiet) as progress, profile() if a.profile else nullcontext() as profiled:

@@ -267,7 +267,7 @@ class Pipeline:
 
 
 def load(model=None, device="cpu", dtype=None, variant=None, low_memory=False, lora=(),
-         prediction_type=None, textual_inversion=()):
+         prediction_type=None, textual_inversion=(), vae=None):
     """A model, ready to use.
 
     model: a diffusers folder of Stable Diffusion 1.x or 2.x, or a single .safetensors file with LDM names, or a hub id
@@ -277,6 +277,7 @@ def load(model=None, device="cpu", dtype=None, variant=None, low_memory=False, l
     low_memory: read each weight from the file whenever it is used and keep none, and work in smaller pieces: the same picture,
         slower, in less than a gigabyte for SD 1.5 at 512x512
     lora: a LoRA's file, or (file, weight), or a list of such, added to the weights;  each is told of in the pictures' settings
+    vae: another picture codec than the model's: a folder, or a file with LDM names
     textual_inversion: a file that teaches a word, or (file, word), or a list of such;  prompts may then use the word
     prediction_type: what the unet predicts, "epsilon" or "v_prediction";  None is what the scheduler's configuration says, and of
         a single file with Stable Diffusion 2.x what a trial finds
@@ -292,6 +293,8 @@ def load(model=None, device="cpu", dtype=None, variant=None, low_memory=False, l
     opened, odd = single.open_model(checkpoint.find_folder(model, variant), variant, prediction_type)
     if odd:
         warnings.warn(f"{opened.folder}: {len(odd)} keys belong to no layer: {listed(odd)}", stacklevel=2)
+    if vae is not None:
+        opened.vae = single.open_vae(vae)
     for component in opened.components:
         missing, unused = component.check()
         if missing:

@@ -104,6 +104,29 @@ def open_file(path, prediction_type=None):
     return SingleFile(path.stem, path, *whole.values(), scheduler, None), unused
 
 
+def open_vae(path):
+    """Another vae for a model: a folder with config.json, or a file with LDM names, its own or a whole model's -> a Component.
+
+    Raises InputError if there is no such thing, CheckpointError for a file of another kind."""
+    path = Path(path)
+    if path.is_dir():
+        return Component("vae", path / "vae" if (path / "vae").is_dir() else path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file or folder")
+    refuse_pickle(path)
+    tensors = TensorFiles([path])
+    prefix = VAE if any(key.startswith(VAE) for key in tensors) else ""
+    found, odd = vae_names([key.removeprefix(prefix) for key in tensors if key.startswith(prefix)])
+    if not found or odd and not prefix:
+        raise CheckpointError(f"{path}: no vae with LDM names; {odd[0] if odd else 'no key'} is of none.  One with diffusers' names "
+                              "is given as its folder, with config.json")
+    where = {n: (prefix + stored, cut) for n, (stored, cut) in found.items()}
+    try:
+        return Part("vae", vae_config(View(tensors, where)), path, tensors, where)
+    except KeyError as e:
+        raise CheckpointError(f"{path}: {e.args[0]} is missing; copy or download it again") from None
+
+
 class SingleFile(Checkpoint):
     def tokenizer(self):
         second = self.text_encoder.config.act == "gelu"      # OpenCLIP pads with token 0, which is "!"

@@ -133,6 +133,28 @@ def test_a_file_of_another_kind_is_named(key, message, tmp_path):
         minisd.load(tmp_path / "a.safetensors")
 
 
+def test_another_vae(tmp_path, file, second, sd1_folder):
+    """From a file of its own, from a whole model's, and from a folder; it decodes as it does within its model."""
+    arrays = ldm.arrays(second)
+    save_file({k.removeprefix("first_stage_model."): v for k, v in arrays.items() if k.startswith("first_stage_model.")},
+              tmp_path / "vae.safetensors")
+    latent = np.ones((1, 4, 4, 4), np.float32)
+    expected = minisd.load(file, prediction_type="epsilon").decode(latent)
+    own = minisd.load(sd1_folder).decode(latent)
+    for path in (tmp_path / "vae.safetensors", file):
+        np.testing.assert_array_equal(minisd.load(sd1_folder, vae=path).decode(latent), expected)
+    for path in (sd1_folder, sd1_folder / "vae"):
+        np.testing.assert_array_equal(minisd.load(file, prediction_type="epsilon", vae=path).decode(latent), own)
+    assert np.abs(expected - own).max() > 0.01
+    arrays = {"decoder.conv_in.weight": np.zeros((4, 4, 3, 3), np.float32)}
+    for wrong, message in (({"x": np.zeros(1, np.float32)}, "no vae with LDM names; x is of none"), (arrays, "is missing")):
+        save_file(wrong, tmp_path / "x.safetensors")
+        with pytest.raises(CheckpointError, match=message):
+            minisd.load(sd1_folder, vae=tmp_path / "x.safetensors")
+    with pytest.raises(InputError, match="no such file or folder"):
+        minisd.load(sd1_folder, vae="none.safetensors")
+
+
 def test_pickles_and_wrong_words(tmp_path, file, sd1_folder):
     (tmp_path / "a.ckpt").write_bytes(b"x")
     with pytest.raises(CheckpointError, match="pickle"):
