@@ -1,5 +1,6 @@
-"""The command line: minisd txt2img | img2img | inpaint | inspect | selftest.   Exit codes: 0 done, 1 an error said in words, 2 bad usage,
-130 interrupted."""
+"""The command line: minisd txt2img | img2img | inpaint | pix2pix | inspect | selftest.
+
+Exit codes: 0 done, 1 an error said in words, 2 bad usage, 130 interrupted."""
 import argparse
 import os
 import re
@@ -40,6 +41,14 @@ def arguments():
     p.add_argument("--strength", type=float, default=1.0, help="how much is made anew, above 0 to 1 (%(default)s)")
     picture_options(p, "pixels, multiples of 8, or of 4 for the shipped model (the picture's, with its margin)")
     p.set_defaults(run=paint, own=["image", "mask_image", "pad", "strength"])
+
+    p = commands.add_parser("pix2pix", help="a picture is changed as a sentence tells, by an instruct-pix2pix model")
+    p.add_argument("image", help="a picture's file, of any kind that Pillow reads")
+    p.add_argument("prompt", help="what to change: make it winter")
+    p.add_argument("--image-guidance", dest="image_guidance_scale", type=float, default=1.5, metavar="N",
+                   help="how hard to keep to the picture, 1 or more (%(default)s)")
+    picture_options(p, "pixels, multiples of 8 (the picture's)")
+    p.set_defaults(run=paint, own=["image", "image_guidance_scale"], command="instruct_pix2pix")
 
     p = commands.add_parser("inspect", help="what a checkpoint is")
     p.add_argument("model", nargs="?", help="a diffusers folder, or a hub id, owner/name (the model that comes with minisd)")

@@ -125,9 +125,17 @@ class Pipeline:
 
     def draw_latents(self, pixels, draw):
         """encode(), drawing from what generators() gave."""
-        with self.memory():
-            moments = self.to_host(vae.encode(self.vae, self.device.upload((2 * pixels - 1).astype(self.dtype)), self.vae_config))
+        moments = self.moments(pixels)
         return vae.sample(moments, self.noise(draw, (*moments.shape[:3], self.vae_config.latent_channels)), self.vae_config)
+
+    def mean_latents(self, pixels):
+        """The middle of the encoder's distribution: pixels (B,H,W,3) in [0,1] -> latents (B,h,w,4)."""
+        return self.moments(pixels)[..., :self.vae_config.latent_channels] * self.vae_config.scaling_factor
+
+    def moments(self, pixels):
+        """Mean and log-variance of the encoder's distribution, side by side, (B,h,w,8)."""
+        with self.memory():
+            return self.to_host(vae.encode(self.vae, self.device.upload((2 * pixels - 1).astype(self.dtype)), self.vae_config))
 
     def noise(self, draw, shape):
         """(B,h,w,C) normal numbers, from what generators() gave."""
@@ -184,6 +192,15 @@ class Pipeline:
         begin = tasks.inpaint(pictures.pixels(picture, width, height), holes, strength)
         return self.run(begin, prompt, width=width, height=height, said={"Denoising strength": strength}, **how)
 
+    def instruct_pix2pix(self, prompt, image, image_guidance_scale=1.5, width=None, height=None, **how):
+        """The picture `image`, changed as the prompt tells, by a unet that reads it (8 channels).
+
+        image_guidance_scale: how hard to keep to the picture, 1 or more;  image, width, height: as for img2img;  how: see run()."""
+        picture = pictures.read(image)
+        width, height = self.size(width, height, picture)
+        begin = tasks.instruct_pix2pix(pictures.pixels(picture, width, height), image_guidance_scale)
+        return self.run(begin, prompt, width=width, height=height, said={"Image CFG scale": image_guidance_scale}, **how)
+
     def steps(self, begin, prompt, negative_prompt="", num_inference_steps=20, guidance_scale=7.5, seed=None, width=None,
               height=None, sampler=None, num_images=1, sigmas=None, eta=None, timestep_spacing=None, rng="cpu", clip_skip=1,
               prompt_syntax="a1111"):
@@ -199,9 +216,16 @@ class Pipeline:
 
         def steps():
             start = prepare()
-            context = self.encode_prompts(prompts if guidance is None else negatives + prompts, clip_skip, prompt_syntax)
+            texts = prompts if guidance is None else negatives + prompts
+            both = guidance is not None and start.image_guidance is not None
+            context = self.encode_prompts(negatives + texts if both else texts, clip_skip, prompt_syntax)
 
             def predict(x, t):
+                if both:                                     # Brooks et al. 2023, eq. 3
+                    beside = np.concatenate([0 * start.beside, start.beside, start.beside])
+                    x = np.concatenate([np.concatenate([x, x, x]), beside], axis=-1)
+                    without, with_image, with_text = np.split(self.predict_noise(x, t, context), 3)
+                    return without + guidance * (with_text - with_image) + start.image_guidance * (with_image - without)
                 if start.beside is not None:
                     x = np.concatenate([x, start.beside], axis=-1)
                 if guidance is None:

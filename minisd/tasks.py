@@ -17,6 +17,7 @@ class Start:
     first: int = 0
     beside: Any = None                      # (B,h,w,k) what the unet reads beside the latent
     mix: Callable | None = None             # mix(x, i) -> x, after step i
+    image_guidance: float | None = None     # how hard to follow `beside`, which is then guided as the prompt is
 
 
 def txt2img(pipe, method, steps, draw, shape):
@@ -67,6 +68,21 @@ def inpaint(pixels, mask, strength):
     return begin
 
 
+def instruct_pix2pix(pixels, image_guidance):
+    """From noise, beside a picture (1,H,W,3) in [0,1] that the unet reads, to be changed as the prompt tells.   Brooks et al. 2023."""
+    def begin(pipe, method, steps, draw, shape):
+        require_channels(pipe, "instruct_pix2pix", 2 * pipe.vae_config.latent_channels)
+        if isinstance(image_guidance, bool) or not isinstance(image_guidance, (int, float)) or not 1 <= image_guidance < np.inf:
+            raise InputError(f"image_guidance_scale is {image_guidance!r}; it must be a number, 1 or more, 1.5 as a rule")
+
+        def start():
+            picture = pipe.mean_latents(pixels) / pipe.vae_config.scaling_factor             # as it was trained
+            x = pipe.noise(draw, shape) * float(method.init_sigma)
+            return Start(x, beside=np.broadcast_to(picture, shape), image_guidance=float(image_guidance))
+        return start
+    return begin
+
+
 def latents(pipe, pixels, draw, shape):
     """One picture's latents for each of the batch: drawn once, or once from each generator if each picture has its own."""
     found = pipe.draw_latents(np.repeat(pixels, shape[0], axis=0) if isinstance(draw, list) else pixels, draw)
@@ -89,6 +105,7 @@ def require_channels(pipe, task, channels):
     """Raises CheckpointError if the unet reads other than these channels."""
     found = pipe.unet_config.in_channels
     if found != channels:
-        use = ": this is an inpainting model; use 'minisd inpaint'" if found == 2 * pipe.vae_config.latent_channels + 1 else \
-            ": this model is for another task"
+        own = pipe.vae_config.latent_channels
+        use = {own: ": this is a model for txt2img and img2img", 2 * own + 1: ": this is an inpainting model; use 'minisd inpaint'",
+               2 * own: ": this is an instruct-pix2pix model; use 'minisd pix2pix'"}.get(found, ": this model is for another task")
         raise CheckpointError(f"unet: conv_in takes {found} channels, {task}'s latents have {channels}{use}")

@@ -51,6 +51,8 @@ A_FOX = dict(prompt="a photo of a fox", negative_prompt="blurry", num_inference_
              num_images=1)
 TASKS = {
     "img2img pndm": ("sd1", "img2img", 4, dict(A_FOX, strength=0.6, num_images=2)),
+    "pix2pix pndm": ("sd1", "instruct_pix2pix", 8, dict(A_FOX, image_guidance_scale=1.7, num_images=2)),
+    "pix2pix euler": ("sd2", "instruct_pix2pix", 8, dict(A_FOX, image_guidance_scale=1.2, sampler="euler")),
     "inpaint pndm": ("sd1", "inpaint", 4, dict(A_FOX, strength=1.0, num_images=2)),
     "inpaint 9": ("sd1", "inpaint", 9, dict(A_FOX, strength=1.0, num_images=2)),
     "inpaint 9 half": ("sd2", "inpaint", 9, dict(A_FOX, strength=0.5, sampler="dpmpp_2m")),

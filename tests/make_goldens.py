@@ -20,6 +20,7 @@ from diffusers import (
     AutoencoderKL,
     StableDiffusionImg2ImgPipeline,
     StableDiffusionInpaintPipeline,
+    StableDiffusionInstructPix2PixPipeline,
     StableDiffusionPipeline,
     UNet2DConditionModel,
 )
@@ -198,7 +199,8 @@ def make_tasks(folder):
         with tempfile.TemporaryDirectory() as place:
             recipe.write_tokenizer(Path(place), networks["text_encoder"].config.max_position_embeddings, pad)
             tokenizer = CLIPTokenizer.from_pretrained(place)
-        kind = StableDiffusionImg2ImgPipeline if task == "img2img" else StableDiffusionInpaintPipeline
+        kind = {"img2img": StableDiffusionImg2ImgPipeline, "inpaint": StableDiffusionInpaintPipeline,
+                "instruct_pix2pix": StableDiffusionInstructPix2PixPipeline}[task]
         pipe = kind(**networks, tokenizer=tokenizer, safety_checker=None, feature_extractor=None, requires_safety_checker=False,
                     scheduler=getattr(diffusers, SCHEDULERS[how["sampler"]] if "sampler" in how else scheduler["_class_name"])
                     .from_config(scheduler, **(dict(algorithm_type="sde-dpmsolver++") if how.get("sampler") == "dpmpp_2m_sde" else {})))

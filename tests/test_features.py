@@ -15,7 +15,8 @@ FEATURES = {
         ("inpainting by a unet of 9 channels", ["tasks:test_task"], REFERENCE),
         ("inpainting with any other model, by mask blend", ["tasks:test_task", "tasks:test_what_is_not_painted_stays"], REFERENCE),
         ("outpainting: a margin around a picture", ["tasks:test_a_margin_is_painted"], FORMULA),
-        ("upscaling (x4 upscaler), ControlNet, instruct-pix2pix, depth", [], None)],
+        ("instruct-pix2pix", ["tasks:test_task", "tasks:test_pix2pix"], REFERENCE),
+        ("upscaling (x4 upscaler), ControlNet, depth", [], None)],
     "Models": [
         ("Stable Diffusion 1.x, 2.x, and small models of their kind", ["goldens:test_every_layer"], REFERENCE),
         ("distilled unets with fewer layers", ["goldens:test_every_layer"], REFERENCE),

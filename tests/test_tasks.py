@@ -162,6 +162,30 @@ def test_the_right_task_for_a_model(nine):
             getattr(nine, task)("a fox", *args, **QUICK)
 
 
+@pytest.fixture(scope="module")
+def eight(tmp_path_factory):
+    """A model whose unet reads a picture."""
+    return golden.write_pipeline(tmp_path_factory.mktemp("eight") / "sd1", "sd1", channels=8)
+
+
+def test_pix2pix(eight, sd1, tmp_path):
+    pipe = minisd.load(eight)
+    for scale in (0.5, "1", True, float("nan"), float("inf")):
+        with pytest.raises(InputError, match="image_guidance_scale"):
+            pipe.instruct_pix2pix("winter", noisy(64, 64), image_guidance_scale=scale)
+    with pytest.raises(CheckpointError, match="conv_in takes 8 channels.*use 'minisd pix2pix'"):
+        pipe.txt2img("a fox", **QUICK)
+    with pytest.raises(CheckpointError, match="conv_in takes 4 channels, instruct_pix2pix's latents have 8: this is a model for txt2img"):
+        sd1.instruct_pix2pix("winter", noisy(64, 64), **QUICK)
+    alone = pipe.instruct_pix2pix("winter", noisy(64, 64), guidance_scale=1, **QUICK)        # no guidance at all
+    assert alone.shape == (1, 64, 64, 3) and not np.array_equal(alone, pipe.instruct_pix2pix("winter", noisy(64, 64), **QUICK))
+    noisy(70, 64).save(tmp_path / "in.png")
+    assert cli.main(["pix2pix", str(tmp_path / "in.png"), "winter", "-m", str(eight), "--steps", "2", "--quiet", "--image-guidance", "2",
+                     "-o", str(tmp_path / "out.png")]) == 0
+    with Image.open(tmp_path / "out.png") as picture:
+        assert picture.size == (64, 64) and "Image CFG scale: 2.0" in picture.info["parameters"]
+
+
 # ---- the command line ----------------------------------------------------------------------------------------------
 
 
