@@ -71,6 +71,21 @@ def build(component, config):
     return model.eval(), {n: list(w.shape) for n, w in state.items()}
 
 
+def clip_tokenizer(length=77, pad=None):
+    with tempfile.TemporaryDirectory() as place:
+        recipe.write_tokenizer(Path(place), length, pad)
+        return CLIPTokenizer.from_pretrained(place)
+
+
+def pipeline_of(networks, pad, scheduler, kind=StableDiffusionPipeline):
+    """The reference's pipeline of these networks, with CLIP's tokenizer."""
+    length = networks["text_encoder"].config.max_position_embeddings
+    pipe = kind(**networks, tokenizer=clip_tokenizer(length, pad), scheduler=scheduler, safety_checker=None, feature_extractor=None,
+                requires_safety_checker=False)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
 def traced(model, run):
     """-> (what run() returns, {module name: its output, channels-last} as executed)"""
     seen, hooks = {}, []
@@ -155,10 +170,7 @@ def make_noise(folder):
 def make_tokens(folder):
     arrays = {}
     for label, pad in (("plain", None), ("sd2", "!")):
-        with tempfile.TemporaryDirectory() as place:
-            recipe.write_tokenizer(Path(place), pad=pad)
-            tokenizer = CLIPTokenizer.from_pretrained(place)
-        rows = tokenizer(cases.PROMPTS, padding="max_length", max_length=77, truncation=True, return_tensors="np").input_ids
+        rows = clip_tokenizer(pad=pad)(cases.PROMPTS, padding="max_length", max_length=77, truncation=True, return_tensors="np").input_ids
         arrays[label] = rows.astype(np.int32)
     save(folder, "tokens", arrays)
 
@@ -167,15 +179,8 @@ def make_pipelines(folder):
     arrays = {}
     for name, (models, scheduler, pad, how) in cases.PIPELINES.items():
         networks = {cases.MODELS[m][0]: build(*cases.MODELS[m])[0] for m in models}
-        length = networks["text_encoder"].config.max_position_embeddings
-        with tempfile.TemporaryDirectory() as place:
-            recipe.write_tokenizer(Path(place), length, pad)
-            tokenizer = CLIPTokenizer.from_pretrained(place)
-        pipe = StableDiffusionPipeline(**networks, tokenizer=tokenizer, safety_checker=None, feature_extractor=None,
-                                       scheduler=getattr(diffusers, SCHEDULERS[how.get("sampler")] if "sampler" in how else
-                                                         scheduler["_class_name"]).from_config(scheduler),
-                                       requires_safety_checker=False)
-        pipe.set_progress_bar_config(disable=True)
+        method = getattr(diffusers, SCHEDULERS[how["sampler"]] if "sampler" in how else scheduler["_class_name"])
+        pipe = pipeline_of(networks, pad, method.from_config(scheduler))
         call = {k: v for k, v in how.items() if k not in ("seed", "sampler", "num_images")}
 
         def run(kind):
@@ -196,15 +201,11 @@ def make_tasks(folder):
         models, scheduler, pad, _ = cases.PIPELINES[pipeline]
         networks = {cases.MODELS[m][0]: build(cases.MODELS[m][0], dict(cases.MODELS[m][1], **(
             dict(in_channels=channels) if cases.MODELS[m][0] == "unet" else {})))[0] for m in models}
-        with tempfile.TemporaryDirectory() as place:
-            recipe.write_tokenizer(Path(place), networks["text_encoder"].config.max_position_embeddings, pad)
-            tokenizer = CLIPTokenizer.from_pretrained(place)
         kind = {"img2img": StableDiffusionImg2ImgPipeline, "inpaint": StableDiffusionInpaintPipeline,
                 "instruct_pix2pix": StableDiffusionInstructPix2PixPipeline}[task]
-        pipe = kind(**networks, tokenizer=tokenizer, safety_checker=None, feature_extractor=None, requires_safety_checker=False,
-                    scheduler=getattr(diffusers, SCHEDULERS[how["sampler"]] if "sampler" in how else scheduler["_class_name"])
-                    .from_config(scheduler, **(dict(algorithm_type="sde-dpmsolver++") if how.get("sampler") == "dpmpp_2m_sde" else {})))
-        pipe.set_progress_bar_config(disable=True)
+        method = getattr(diffusers, SCHEDULERS[how["sampler"]] if "sampler" in how else scheduler["_class_name"])
+        more = dict(algorithm_type="sde-dpmsolver++") if how.get("sampler") == "dpmpp_2m_sde" else {}
+        pipe = pipeline_of(networks, pad, method.from_config(scheduler, **more), kind)
         picture, mask = golden.a_picture()
         size = how["width"], how["height"]
         call = {k: v for k, v in how.items() if k not in ("seed", "sampler", "num_images", "width", "height")}
@@ -224,14 +225,10 @@ def inversion_latents():
     """diffusers' latents with a word of one vector and one of three."""
     models, scheduler, pad, _ = cases.PIPELINES["sd1"]
     networks = {cases.MODELS[m][0]: build(*cases.MODELS[m])[0] for m in models}
+    pipe = pipeline_of(networks, pad, diffusers.DDIMScheduler.from_config(scheduler))
     with tempfile.TemporaryDirectory() as place:
-        recipe.write_tokenizer(Path(place), 77, pad)
-        pipe = StableDiffusionPipeline(**networks, tokenizer=CLIPTokenizer.from_pretrained(place), safety_checker=None,
-                                       feature_extractor=None, requires_safety_checker=False,
-                                       scheduler=diffusers.DDIMScheduler.from_config(scheduler))
         for file, word in golden.inversion_files(Path(place)):
             pipe.load_textual_inversion(str(file), token=word)
-    pipe.set_progress_bar_config(disable=True)
     how = {k: v for k, v in dict(golden.LORA_HOW, prompt=golden.INVERTED).items() if k not in ("seed", "sampler")}
     return {"inversion.latent": pipe(**how, generator=torch.Generator().manual_seed(3), output_type="latent").images.numpy()}
 
@@ -259,12 +256,7 @@ def single_latents():
         prefix = "text_model." if any(k.startswith("text_model.") for k in text.state_dict()) else ""
         names = {prefix + k.removeprefix("text_model."): v for k, v in names.items()}
         text.load_state_dict({k: names[k] for k in text.state_dict()})                     # SD 2's last layer is not read
-        with tempfile.TemporaryDirectory() as place:
-            recipe.write_tokenizer(Path(place), 77, "!" if second else None)
-            tokenizer = CLIPTokenizer.from_pretrained(place)
-        pipe = StableDiffusionPipeline(**networks, tokenizer=tokenizer, safety_checker=None, feature_extractor=None,
-                                       requires_safety_checker=False, scheduler=diffusers.DDIMScheduler.from_config(cases.SCHEDULE))
-        pipe.set_progress_bar_config(disable=True)
+        pipe = pipeline_of(networks, "!" if second else None, diffusers.DDIMScheduler.from_config(cases.SCHEDULE))
         how = {k: v for k, v in golden.LORA_HOW.items() if k not in ("seed", "sampler")}
 
         def run(kind):
@@ -280,14 +272,10 @@ def lora_latents():
     found = {}
     for name in cases.LORAS:
         networks = {cases.MODELS[m][0]: build(*cases.MODELS[m])[0] for m in models}
+        pipe = pipeline_of(networks, pad, diffusers.DDIMScheduler.from_config(scheduler))
         with tempfile.TemporaryDirectory() as place:
-            recipe.write_tokenizer(Path(place), 77, pad)
-            pipe = StableDiffusionPipeline(**networks, tokenizer=CLIPTokenizer.from_pretrained(place), safety_checker=None,
-                                           feature_extractor=None, requires_safety_checker=False,
-                                           scheduler=diffusers.DDIMScheduler.from_config(scheduler))
             pipe.load_lora_weights(golden.lora_file(name, Path(place) / "lora.safetensors"), adapter_name="it")
         pipe.set_adapters(["it"], [cases.LORAS[name][-1]])
-        pipe.set_progress_bar_config(disable=True)
         how = {k: v for k, v in golden.LORA_HOW.items() if k not in ("seed", "sampler")}
         found[f"lora {name}.latent"] = pipe(**how, generator=torch.Generator().manual_seed(golden.LORA_HOW["seed"]),
                                             output_type="latent").images.numpy()
