@@ -201,10 +201,10 @@ def lora_file(name, path):
 
 
 def a_picture():
-    """(a PIL picture that is no multiple of 8 wide, a mask of its size with soft edges), drawn by name."""
+    """(a PIL picture of 72x56, a mask with soft edges), drawn by name.  Not to be resized: Pillow's versions differ in rounding."""
     from PIL import Image
-    pixels = np.kron(recipe.uniform("picture", (8, 9, 3)), np.ones((8, 8, 1)))[:61, :70]
-    mask = (np.add.outer(np.arange(61), np.arange(70)) * 3).clip(0, 255)
+    pixels = np.kron(recipe.uniform("picture", (7, 9, 3)), np.ones((8, 8, 1)))
+    mask = (np.add.outer(np.arange(56), np.arange(72)) * 3).clip(0, 255)
     return Image.fromarray(((pixels + 1) * 127).astype(np.uint8)), Image.fromarray(mask.astype(np.uint8))
 
 

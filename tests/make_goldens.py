@@ -30,7 +30,6 @@ from diffusers.loaders.single_file_utils import (
     convert_ldm_vae_checkpoint,
     convert_open_clip_checkpoint,
 )
-from PIL import Image
 from safetensors.numpy import save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -211,8 +210,6 @@ def make_tasks(folder):
         call = {k: v for k, v in how.items() if k not in ("seed", "sampler", "num_images", "width", "height")}
         if task == "inpaint":
             call.update(mask_image=mask, width=size[0], height=size[1])
-        else:                                                # it has no width and height of its own
-            picture = picture.resize(size, Image.Resampling.LANCZOS)
         arrays[f"{name}.latent"] = pipe(**call, image=picture, generator=torch.Generator().manual_seed(how["seed"]),
                                         num_images_per_prompt=how["num_images"], output_type="latent").images.numpy()
     arrays.update(lora_latents())

@@ -97,6 +97,16 @@ def test_a_picture_of_any_size_is_cut_to_whole_latents(sd1):
         sd1.img2img("a fox", noisy(75, 93), width=70, **QUICK)
 
 
+def test_resizing_is_diffusers():
+    """By Lanczos' filter, to the very size; a mask is cut at a half afterwards."""
+    picture, mask = noisy(75, 93), noisy(75, 93, "L")
+    expected = np.asarray(picture.resize((64, 80), Image.Resampling.LANCZOS), np.float32)[None] / 255
+    np.testing.assert_array_equal(image.pixels(picture, 64, 80), expected)
+    np.testing.assert_array_equal(image.pixels(picture, 75, 93)[0], np.asarray(picture, np.float32) / 255)
+    grey = np.asarray(mask.resize((64, 80), Image.Resampling.LANCZOS))
+    np.testing.assert_array_equal(image.mask_pixels(mask, 64, 80)[0, ..., 0], grey >= 128)
+
+
 def test_strength_is_the_part_of_the_steps_that_is_walked(sd1):
     for strength, walked in ((1.0, 10), (0.5, 5), (0.19, 1)):
         count = []
