@@ -28,7 +28,7 @@ def missing():
         return f"kernels are emulated on x86-64 Linux alone, this is {platform.system()} {platform.machine()}"
     if shutil.which("g++") is None:
         return "no g++ to build emulated kernels with; install it from the system's packages"
-    if nvrtc.library() is None:
+    if nvrtc.compiler() is None:
         return "no NVRTC to compile kernels with; pip install '.[kernels]'"
     return None
 
@@ -74,8 +74,8 @@ class Module:
         ptx, _ = nvrtc.compile(source, arch, ptx=True, options=tuple(options))
         code, self.kernels, self.files = translate(ptx)
         machine()
-        self.library = ctypes.CDLL(str(build(code, hashlib.sha1(code.encode()).hexdigest(), "-O1")))
-        table = (ctypes.c_uint64 * 64).in_dll(self.library, "constants")
+        self.built = ctypes.CDLL(str(build(code, hashlib.sha1(code.encode()).hexdigest(), "-O1")))
+        table = (ctypes.c_uint64 * 64).in_dll(self.built, "constants")
         self.constants = [Buffer(at, size, False) for at, size in zip(*[iter(list(table)[:list(table).index(0)])] * 2)]
 
     def launch(self, name, grid, block, args, shared=0, seed=0, races=True):
@@ -103,7 +103,7 @@ class Module:
         launch.span_count, launch.shared_bytes = len(spans), kernel.dynamic + shared
         buffers = [*self.constants, *(Buffer(at, a.nbytes, a.flags.writeable) for at, a in arrays.items())]
         launch.buffers, launch.buffer_count = (Buffer * max(1, len(buffers)))(*buffers), len(buffers)
-        if machine().run(getattr(self.library, name), ctypes.byref(launch)):
+        if machine().run(getattr(self.built, name), ctypes.byref(launch)):
             lines = [self.where(line) for line in (launch.error_line, launch.other_line) if line]
             raise KernelError(f"{name}: {launch.error.decode()}, at {' and '.join(lines) or 'an unknown line'}")
         return launch

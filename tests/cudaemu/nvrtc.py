@@ -21,7 +21,7 @@ def folder():
 
 
 @functools.cache
-def library():
+def compiler():
     """libnvrtc, or None where its wheel is not installed."""
     found = glob.glob(os.path.join(folder() or "", "lib", "libnvrtc.so.*")) if folder() else []
     return ctypes.CDLL(found[0]) if found else None
@@ -30,14 +30,14 @@ def library():
 @functools.cache
 def version():
     major, minor = ctypes.c_int(), ctypes.c_int()
-    library().nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
+    compiler().nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
     return f"{major.value}.{minor.value}"
 
 
 @functools.cache
 def compile(source, arch, ptx=False, options=()):
     """CUDA C++ -> (cubin for sm_<arch>, or PTX as text; the compiler's log)"""
-    nvrtc, program = library(), ctypes.c_void_p()
+    nvrtc, program = compiler(), ctypes.c_void_p()
 
     def text(what):
         size = ctypes.c_size_t()
