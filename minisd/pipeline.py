@@ -176,9 +176,10 @@ class Pipeline:
         return self.run(begin, prompt, width=width, height=height, said={"Denoising strength": strength}, **how)
 
     def inpaint(self, prompt, image, mask_image=None, strength=1.0, width=None, height=None, pad=None, **how):
-        """The picture `image` with what mask_image marks, white, painted anew; black stays, but for the decoder's rounding.
+        """The picture `image` with what mask_image marks, white, painted anew.
 
-        By the unet itself if it reads a mask (9 channels), else by putting the noised picture back after each step.
+        By the unet itself if it reads a mask (9 channels), which may change the rest a little; else by putting the noised picture
+        back after each step, so that the rest is what the decoder makes of the encoded picture.
         mask_image: as image, in grey, of any size;  pad: (left, top, right, bottom) pixels to add around the picture, which are
         painted too;  strength, width, height: as for img2img;  how: see run()."""
         picture = pictures.read(image)

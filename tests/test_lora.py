@@ -32,7 +32,7 @@ def changed(path, change):
 
 
 @pytest.mark.parametrize("rename", [
-    lambda k: k.replace("unet.", "unet.").replace(".lora_A.", ".lora.down.").replace(".lora_B.", ".lora.up."),
+    lambda k: k.replace(".lora_A.", ".lora.down.").replace(".lora_B.", ".lora.up."),
     lambda k: k.replace(".lora_A.", ".lora_A.default.").replace(".lora_B.", ".lora_B.default."),
     lambda k: k.replace(".lora_A.", ".lora_linear_layer.down.").replace(".lora_B.", ".lora_linear_layer.up."),
     lambda k: "lora_" + k.replace("text_encoder.", "te1.").rpartition(".lora")[0].replace(".", "_") + (

@@ -124,7 +124,7 @@ def test_after_a_fork():
     assert done.returncode == 0 and sorted(done.stdout) == sorted(2 * "01234567")
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="as above")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork; every other system runs this")
 def test_after_a_fork_amid_a_job():
     """The child, in which that job never ends, has BLAS as it was before it."""
     program = ("import os, numpy; from threadpoolctl import threadpool_info as now; from minisd import threads; before = now()\n"
