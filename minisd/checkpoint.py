@@ -1,126 +1,43 @@
 """A checkpoint on disk: a diffusers folder -> its networks, each with its config and weights, and what family they are.
 
 The one place that knows other spellings of a weight's name.  Nothing is ever unpickled."""
-import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
-from . import text, unet, vae
-from .errors import CheckpointError, InputError
+from . import controlnet, taesd, text, unet, vae
+from .errors import CheckpointError
+from .files import STEMS, TensorFiles, read_json, read_text, refuse_pickle, weight_files
 from .shapes import Shape, dry_run
 from .threads import scratch
-from .tokenizer import Tokenizer, read_json, read_text
+from .tokenizer import Tokenizer
 from .weights import Weights, engine_layout, engine_shape
 
-SHIPPED = Path(__file__).parent / "models" / "icons"         # the model that comes with minisd
 DTYPES = ("F16", "BF16", "F32", "F64")
-STEMS = {"text_encoder": "model", "unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model"}
-CONFIGS = {"text_encoder": text.TextConfig, "unet": unet.UNetConfig, "vae": vae.VAEConfig}
+CONFIGS = {"text_encoder": text.TextConfig, "text_encoder_2": text.TextConfig, "unet": unet.UNetConfig, "vae": vae.VAEConfig,
+           "controlnet": controlnet.ControlNetConfig}
 OLD_VAE_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}      # before 2023
-OTHER_PIPELINES = {"StableDiffusionXLPipeline": "Stable Diffusion XL", "FluxPipeline": "Flux",
-                   "StableDiffusion3Pipeline": "Stable Diffusion 3", "LatentConsistencyModelPipeline": "a latent consistency model",
-                   "StableDiffusionUpscalePipeline": "the x4 upscaler"}
-
-
-class TensorFiles(Mapping):
-    """{name: array} over safetensors files: an array is read when it is asked for, in the file's dtype.
-
-    bfloat16, which NumPy lacks, is read as float32, the same numbers.  Read, not memory mapped: the pages of a mapping that
-    were once looked at would count as this process's memory beside the arrays made of them."""
-
-    def __init__(self, paths):
-        self._where, self.metadata = {}, {}                  # name -> path, offset, dtype as the file spells it, shape
-        for path in paths:
-            try:
-                with safe_open(path, framework="numpy"):     # checks the header against the file's length
-                    pass
-            except (SafetensorError, OSError) as e:
-                raise CheckpointError(f"{path}: damaged or not a safetensors file ({e}); copy or download it again") from e
-            with open(path, "rb") as file:                   # header: its length in 8 bytes, then JSON
-                size = int.from_bytes(file.read(8), "little")
-                header = json.loads(file.read(size))
-            self.metadata.update(header.pop("__metadata__", None) or {})
-            for name, entry in header.items():
-                self._where[name] = path, 8 + size + entry["data_offsets"][0], entry["dtype"], tuple(entry["shape"])
-
-    def __iter__(self): return iter(self._where)
-    def __len__(self): return len(self._where)
-
-    def shape(self, name):
-        return self._where[name][3]
-
-    def dtype(self, name):
-        """As the file spells it: F16, F32, BF16, ..."""
-        return self._where[name][2]
-
-    def __getitem__(self, name):
-        return self.read(name, np.empty)
-
-    def read(self, name, memory):
-        """The array, read into memory(shape, dtype)."""
-        path, offset, dtype, shape = self._where[name]
-        array = memory(shape, {"F16": "<f2", "BF16": "<u2", "F32": "<f4", "F64": "<f8"}[dtype])
-        try:
-            with open(path, "rb") as file:
-                file.seek(offset)
-                read = file.readinto(array.reshape(-1).view(np.uint8))
-        except OSError as e:
-            raise CheckpointError(f"{path}: {e.strerror} while reading {name}") from e
-        if read != array.nbytes:
-            raise CheckpointError(f"{path}: ends within {name}: it was changed since it was opened")
-        return (array.astype(np.uint32) << np.uint32(16)).view(np.float32) if dtype == "BF16" else array
-
-
-def weight_files(folder, stem, variant=None):
-    """The safetensors files of a network's folder: whole, or in shards with an index; of the variant that is asked for,
-    or the plain ones, or, if there are no plain ones, those of the variant "fp16".
-
-    Raises CheckpointError if there are none, saying what is there instead."""
-    for v in [variant] if variant else ["", "fp16"]:
-        mark = f".{v}" if v else ""
-        whole, index = folder / f"{stem}{mark}.safetensors", folder / f"{stem}.safetensors.index{mark}.json"
-        if whole.is_file():
-            return [whole]
-        if index.is_file():
-            shards = sorted(set(read_json(index).get("weight_map", {}).values()))
-            absent = [s for s in shards if not (folder / s).is_file()]
-            if absent or not shards:
-                raise CheckpointError(f"{index}: names {len(shards)} files, of which {', '.join(absent) or 'none'} "
-                                      "cannot be found; copy or download them again")
-            return [folder / s for s in shards]
-    found = sorted(f.name for f in folder.iterdir() if f.suffix in (".bin", ".ckpt", ".pt", ".pth", ".safetensors"))
-    refuse_pickle(*(folder / f for f in found))
-    raise CheckpointError(f"{folder}: no {stem}{'.' + variant if variant else ''}.safetensors, only {', '.join(found) or 'no weights'}")
-
-
-def refuse_pickle(*paths):
-    """Raises CheckpointError for Python pickles, which can run any program when they are opened."""
-    for path in paths:
-        if path.suffix in (".bin", ".ckpt", ".pt", ".pth"):
-            raise CheckpointError(
-                f"{path}: a Python pickle, which minisd never opens, since opening one can run any program.  Convert it where you "
-                "trust it: with diffusers, StableDiffusionPipeline.from_pretrained(folder).save_pretrained(new_folder, "
-                "safe_serialization=True)")
+OTHER_PIPELINES = {"FluxPipeline": "Flux", "StableDiffusion3Pipeline": "Stable Diffusion 3", "PixArtAlphaPipeline": "PixArt",
+                   "StableCascadeDecoderPipeline": "Stable Cascade", "KandinskyPipeline": "Kandinsky"}
 
 
 class Component:
     """One network of a checkpoint.
 
-    name: text_encoder, unet or vae; config: its TextConfig, UNetConfig or VAEConfig; files: where its weights are; place: what to
-    name in an error."""
+    name: one of CONFIGS; config: what config.json says, as the network's own class; files: where its weights are; place: what to name
+    in an error."""
 
     def __init__(self, name, folder, variant=None):
         if not folder.is_dir():
             raise CheckpointError(f"{folder}: no such folder; a diffusers model has one for its {name}")
         if not (folder / "config.json").is_file():
             raise CheckpointError(f"{folder}: no config.json; copy or download it again")
-        self.name, self.config = name, CONFIGS[name].read(read_json(folder / "config.json"))
+        said = read_json(folder / "config.json")
+        kind = taesd.TinyConfig if said.get("_class_name") == "AutoencoderTiny" else CONFIGS[name]
+        self.name, self.config = name, kind.read(said)
         self.place, self.files = folder, weight_files(folder, STEMS[name], variant)
         self.tensors = TensorFiles(self.files)
         self.added = {}                                      # weight name -> what LoRAs add to it, functions of its shape
@@ -129,7 +46,7 @@ class Component:
 
     def spelling(self, stored):
         """The one name for a weight, whatever the file calls it."""
-        if self.name == "text_encoder":                      # transformers wrote the prefix until 5.6
+        if self.name.startswith("text_encoder"):             # transformers wrote the prefix until 5.6
             return stored.removeprefix("text_model.")
         if self.name == "vae" and (old := re.fullmatch(r"(.*\.attentions\.0)\.(query|key|value|proj_attn)\.(.*)", stored)):
             return f"{old[1]}.{OLD_VAE_ATTENTION[old[2]]}.{old[3]}"
@@ -154,58 +71,83 @@ class Component:
 
     def check(self):
         """A dry run -> (missing names, unused names); raises CheckpointError for a weight of a wrong shape."""
-        c = self.config
-        if self.name == "text_encoder":
-            def run(p):
-                return [(text.encode(p, Shape((1, c.length), "the prompt"), c), (1, c.length, c.width))]
-        elif self.name == "unet":
-            def run(p):
-                x, context = Shape((1, 8, 8, c.in_channels), "the latent"), Shape((1, 77, c.context_width), "the text")
-                return [(unet.unet(p, x, Shape((1,)), context, c), (1, 8, 8, c.out_channels))]
-        else:
-            def run(p):
-                z, side = Shape((1, 8, 8, c.latent_channels), "the latent"), 8 * c.factor
-                return [(vae.decode(p, z, c), (1, side, side, 3)),
-                        (vae.encode(p, Shape((1, side, side, 3), "the picture"), c), (1, 8, 8, 2 * c.latent_channels))]
-
         odd = [name for name, stored in self.stored.items() if self.tensors.dtype(stored) not in DTYPES]
         if odd:
             raise CheckpointError(f"{self.place}: {odd[0]} is stored as {self.tensors.dtype(self.stored[odd[0]])}; minisd reads "
                                   f"{', '.join(DTYPES)}, not quantised weights")
         shapes = {name: engine_shape(shape) for name, shape in self.shapes().items()}
         try:
-            return dry_run(shapes, c.counts(), run)
+            return dry_run(shapes, self.config.counts(), lambda p: trial(p, self.config))
         except CheckpointError as e:
             raise CheckpointError(f"{self.place}: {e}") from None
 
 
+def trial(p, c):
+    """Run the network of config c on shapes alone -> [(what comes out, the shape it must have)]"""
+    if isinstance(c, text.TextConfig):
+        ids = Shape((1, c.length), "the prompt")
+        pooled = [(text.encode_xl(p, ids, c)[1], (1, c.pooled))] if c.pooled else []
+        return [(text.encode(p, ids, c), (1, c.length, c.width)), *pooled]
+    if isinstance(c, unet.UNetConfig):
+        x, t, context = Shape((1, 8, 8, c.in_channels), "the latent"), Shape((1,)), Shape((1, 77, c.context_width), "the text")
+        told = dict(text_embeds=Shape((1, c.added - c.sizes), "the pooled text"), time_ids=Shape((1, 1))) if c.added else {}
+        told.update(dict(class_labels=Shape((1,))) if c.classes else {}, **(dict(timestep_cond=Shape((1, c.guided))) if c.guided else {}))
+        if not isinstance(c, controlnet.ControlNetConfig):
+            return [(unet.unet(p, x, t, context, c, **told), (1, 8, 8, c.out_channels))]
+        side, skips = 8 * 2**c.hints, c.counts()["controlnet_down_blocks"]
+        hint = controlnet.hint(p, Shape((1, side, side, 3), "the control picture"))
+        middle, found = controlnet.controlnet(p, x, t, context, hint, Shape((skips + 1, 1, 1, 1, 1)), c, **told)
+        return [(hint, (1, 8, 8, c.channels)), (found[0], (1, 8, 8, c.channels)), (middle, middle.shape)]
+    z, side, codec = Shape((1, 8, 8, c.latent_channels), "the latent"), 8 * c.factor, taesd if isinstance(c, taesd.TinyConfig) else vae
+    return [(codec.decode(p, z, c), (1, side, side, 3)),
+            (codec.encode(p, Shape((1, side, side, 3), "the picture"), c), (1, 8, 8, c.moments))]
+
+
 @dataclass
 class Checkpoint:
-    """A diffusers folder, opened: nothing of its weights is read yet.
+    """A model, opened: nothing of its weights is read yet.
 
-    scheduler: the contents of scheduler_config.json; words: those that the model was trained on, in order, where the folder
-    says so in words.txt, else None."""
+    parts: {one of CONFIGS: Component};  scheduler: the contents of scheduler_config.json;  words: those that the model was trained
+    on, in order, where the folder says so in words.txt, else None;  index: what model_index.json says besides."""
     name: str
     folder: Path
-    text_encoder: Component
-    unet: Component
-    vae: Component
+    parts: dict
     scheduler: dict
-    words: list | None
+    words: list | None = None
+    index: dict = field(default_factory=dict)
+
+    @property
+    def unet(self): return self.parts["unet"]
+    @property
+    def vae(self): return self.parts["vae"]
 
     @property
     def components(self):
-        return self.text_encoder, self.unet, self.vae
+        return tuple(self.parts.values())
 
-    def tokenizer(self):
-        return Tokenizer.from_folder(self.folder / "tokenizer", self.text_encoder.config.length)
+    @property
+    def text_encoders(self):
+        """SD 1 and 2 have one, SDXL two, its refiner the second alone."""
+        return [c for name, c in self.parts.items() if name.startswith("text_encoder")]
+
+    def tokenizers(self):
+        """One for each text encoder."""
+        return [Tokenizer.from_folder(self.folder / c.name.replace("text_encoder", "tokenizer"), c.config.length)
+                for c in self.text_encoders]
+
+    @property
+    def low_res_scheduler(self):
+        """How an upscaler's small picture is noised: scheduler_config.json's like."""
+        return read_json(self.folder / "low_res_scheduler" / "scheduler_config.json")
 
     @property
     def family(self):
         """In words: from the width of the text the unet reads, which differs between the families."""
         c = self.unet.config
-        known = {(768, 320): "Stable Diffusion 1.x", (1024, 320): "Stable Diffusion 2.x"}
-        return known.get((c.context_width, c.channels), "a latent diffusion model of its own size")
+        known = {(768, 320): "Stable Diffusion 1.x", (1024, 320): "Stable Diffusion 2.x", (2048, 320): "Stable Diffusion XL",
+                 (1280, 384): "Stable Diffusion XL's refiner", (1024, 256): "Stable Diffusion's x4 upscaler"}
+        found = known.get((c.context_width, c.channels), "a latent diffusion model of its own size")
+        return found + (", as a latent consistency model" if c.guided else "")
 
 
 def open_folder(path, variant=None):
@@ -220,61 +162,15 @@ def open_folder(path, variant=None):
         raise CheckpointError(f"{folder}: no model_index.json, so not a diffusers folder; it holds "
                               f"{', '.join(sorted(f.name for f in folder.iterdir())) or 'nothing'}")
     kind = index.get("_class_name")
-    if kind in OTHER_PIPELINES or "text_encoder_2" in index:
-        raise CheckpointError(f"{folder}: {OTHER_PIPELINES.get(kind, kind)}, which minisd does not run; "
-                              "it runs Stable Diffusion 1.x and 2.x")
+    if kind in OTHER_PIPELINES:
+        raise CheckpointError(f"{folder}: {OTHER_PIPELINES[kind]}, which minisd does not run; it runs Stable Diffusion 1.x, 2.x and XL")
     if not (folder / "scheduler" / "scheduler_config.json").is_file():
         raise CheckpointError(f"{folder}: no scheduler/scheduler_config.json; copy or download it again")
-    return Checkpoint(folder.resolve().name, folder, *(Component(n, folder / n, variant) for n in STEMS),
-                      scheduler=read_json(folder / "scheduler" / "scheduler_config.json"),
-                      words=read_text(folder / "words.txt").split() if (folder / "words.txt").is_file() else None)
-
-
-def find_folder(model, variant=None):
-    """A path stays what it is, None is the shipped model; a hub id (owner/name) is fetched into the hub's cache, what minisd
-    reads of it alone.  Raises InputError if there is no such thing, CheckpointError if the hub has pickles alone."""
-    if model is None:
-        return SHIPPED
-    path = Path(model)
-    try:
-        if path.exists():
-            return path
-    except OSError as e:                                     # a name too long to be one
-        raise InputError(f"{str(model)[:80]}...: {e.strerror}") from e
-    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(model)):
-        raise InputError(f"{model}: no such file or folder, and no hub id, which is owner/name")
-    import huggingface_hub  # here, since importing it costs as much as all the rest
-    try:
-        names = huggingface_hub.list_repo_files(str(model))
-    except Exception as e:                                   # whatever its network layer raises; the cache may have the model
-        try:
-            return Path(huggingface_hub.snapshot_download(str(model), local_files_only=True))
-        except Exception:
-            reason = (str(e).strip() or type(e).__name__).split("\n")[0]
-            raise InputError(f"{model}: no such folder here, and not to be had from the hub ({reason}); "
-                             "check the name and the network") from e
-    wanted = wanted_files(names, variant)
-    for part in STEMS:
-        if not any(n.startswith(f"{part}/") and ".safetensors" in n for n in wanted):
-            refuse_pickle(*(Path(n) for n in names if n.startswith(f"{part}/")))
-    try:
-        return Path(huggingface_hub.snapshot_download(str(model), allow_patterns=wanted))
-    except Exception as e:
-        raise InputError(f"{model}: fetching it from the hub failed ({str(e).strip() or type(e).__name__}); try again") from e
-
-
-def wanted_files(names, variant=None):
-    """Of a repository's files, those that minisd reads: each network's weights once, in one variant."""
-    wanted = [n for n in names if re.fullmatch(r"model_index\.json|words\.txt|(tokenizer|scheduler)/[\w.]+\.(json|txt)|"
-                                               r"(text_encoder|unet|vae)/config\.json", n)]
-    for part, stem in STEMS.items():
-        weights = [n for n in names if n.startswith(f"{part}/{stem}") and re.search(r"\.safetensors(\.index.*\.json)?$", n)]
-        for v in [variant] if variant else ["", "fp16"]:
-            mark = rf"\.{re.escape(v)}" if v else ""
-            found = [n for n in weights if re.fullmatch(
-                rf"{part}/{stem}(({mark}(-\d+-of-\d+)?)|((-\d+-of-\d+)?{mark}))\.safetensors|"
-                rf"{part}/{stem}\.safetensors\.index{mark}\.json", n)]
-            if found:
-                wanted += found
-                break
-    return wanted
+    names = [n for n in ("text_encoder", "text_encoder_2", "unet", "vae") if (index.get(n) or [None])[-1] or n in ("unet", "vae")]
+    parts = {n: Component(n, folder / n, variant) for n in names}
+    for name in parts:                                       # transformers' older files do not say
+        if name == "text_encoder_2" and not parts[name].config.pooled:
+            raise CheckpointError(f"{folder / name}: no text encoder with a projection, which Stable Diffusion XL needs")
+    return Checkpoint(folder.resolve().name, folder, parts, read_json(folder / "scheduler" / "scheduler_config.json"),
+                      read_text(folder / "words.txt").split() if (folder / "words.txt").is_file() else None,
+                      {k: v for k, v in index.items() if not isinstance(v, list)})

@@ -80,7 +80,7 @@ def picture_options(p, size):
     """What all commands that make pictures take."""
     p.add_argument("-m", "--model", help="a diffusers folder, or a hub id, owner/name (the small model that comes with minisd)")
     p.add_argument("-o", "--output", default="out.png", help="PNG to write; with -n, out-1.png, out-2.png, ... (%(default)s)")
-    p.add_argument("--negative", default="", metavar="TEXT", help="what the picture should not be")
+    p.add_argument("--negative", metavar="TEXT", help="what the picture should not be")
     p.add_argument("--steps", type=int, default=20, help="(%(default)s)")
     p.add_argument("--guidance", type=float, default=7.5, help="how hard to follow the prompt; 1 is off (%(default)s)")
     p.add_argument("--seed", type=int, help="same seed, same picture; drawn and told if not given")
@@ -91,7 +91,7 @@ def picture_options(p, size):
     p.add_argument("--spacing", metavar="KIND", help="timesteps: leading, linspace or trailing")
     p.add_argument("--eta", type=float, help="noise of ddim, 0 to 1")
     p.add_argument("--rng", default="cpu", help="whose random numbers: cpu or cuda (%(default)s)")
-    p.add_argument("--clip-skip", type=int, default=1, metavar="N", help="the text encoder's N-th layer from the end (%(default)s)")
+    p.add_argument("--clip-skip", type=int, metavar="N", help="the text encoder's N-th layer from the end (1; 2 of SDXL)")
     p.add_argument("--prompt-syntax", default="a1111", help="a1111: (weights:1.2), BREAK, any length; plain (%(default)s)")
     p.add_argument("-n", type=int, default=1, metavar="N", help="how many pictures (%(default)s)")
     p.add_argument("--variant", help="of the model's files, such as fp16")
@@ -107,7 +107,8 @@ def picture_options(p, size):
 
 
 def paint(a):
-    from . import image, pipeline, threads  # here, so that --help does not wait for them
+    from . import image, threads  # here, so that --help does not wait for them
+    from .loading import load
     from .profile import profile
     if a.n < 1:
         raise InputError(f"-n is {a.n}; it must be 1 or more")
@@ -122,7 +123,7 @@ def paint(a):
     seed = secrets.randbits(32) if a.seed is None else a.seed
     if a.threads is not None:
         threads.use(a.threads)
-    pipe = pipeline.load(a.model, device=a.device, variant=a.variant, low_memory=a.low_memory, lora=[weighed(text) for text in a.lora],
+    pipe = load(a.model, device=a.device, variant=a.variant, low_memory=a.low_memory, lora=[weighed(text) for text in a.lora],
                          prediction_type=a.prediction_type, vae=a.vae,
                          textual_inversion=[(file, word or None) for file, _, word in (text.partition("=") for text in a.embedding)])
     seeds = [seed + k for k in range(len(prompts))]
@@ -179,8 +180,8 @@ class Progress:
 
 
 def inspect(a):
-    from . import checkpoint, describe, single
-    lines, whole = describe.describe(*single.open_model(checkpoint.find_folder(a.model, a.variant), a.variant))
+    from . import describe, hub, single
+    lines, whole = describe.describe(*single.open_model(hub.find_folder(a.model, a.variant), a.variant))
     print("\n".join(lines))
     return 0 if whole else 1
 

@@ -73,7 +73,7 @@ DOUBLED = doubled((0, 1))
 
 
 @ops.fast(np.ndarray)
-def conv2d(x, weight, bias, stride=1, pad=(0, 0), add=None, overwrite_add=False):
+def conv2d(x, weight, bias=None, stride=1, pad=(0, 0), add=None, overwrite_add=False):
     """Winograd's way, or patches; a 1x1 convolution is a linear layer."""
     if weight.shape[:2] == (1, 1) and stride == 1 and pad == (0, 0):
         return linear(x, weight[0, 0].T, bias, add, overwrite_add)
@@ -144,6 +144,7 @@ def by_tiles(way, x, weight, bias, size, norm=None, add=None, overwrite_x=False)
     Where it is written over x, a block has read all it needs before it is written, but for the row of pixels above it, which
     the block before kept."""
     (B, _, _, C), O, (H, W), dtype = x.shape, weight.shape[3], size, x.dtype
+    bias = np.zeros(O, dtype) if bias is None else bias
     if add is not None and add.shape[1:3] == (1, 1):         # the same for all of a picture: as good as a bias
         bias, add = bias + add[:, 0, 0], None
     bias = np.broadcast_to(bias, (B, O))

@@ -97,7 +97,7 @@ def convolve(x, weight, bias, size, stride, pad, add, up=0):
 
 
 @ops.fast(cupy.ndarray)
-def conv2d(x, weight, bias, stride=1, pad=(0, 0), add=None, overwrite_add=False):
+def conv2d(x, weight, bias=None, stride=1, pad=(0, 0), add=None, overwrite_add=False):
     if not half(x, weight, bias, add) or x.size == 0:
         return NotImplemented
     B, H, W, C = x.shape

@@ -47,7 +47,7 @@ def tree_lines(tree, depth=0):
 
 def describe(opened, odd=()):
     """A Checkpoint, and keys of its file that belong to no layer -> (lines of text, whether it is whole)."""
-    unet, vae, text = opened.unet.config, opened.vae.config, opened.text_encoder.config
+    unet, vae = opened.unet.config, opened.vae.config
     scheduler = opened.scheduler
     height, width = (side * vae.factor for side in unet.sample_size)
     lines = [f"model       {opened.name} ({opened.folder})",
@@ -58,7 +58,8 @@ def describe(opened, odd=()):
              f"spacing {scheduler.get('timestep_spacing', 'as the sampler has it')}",
              f"pictures    {width}x{height} as trained, any multiple of {vae.factor}; "
              f"latents of {vae.latent_channels} channels, scaled by {vae.scaling_factor}",
-             f"text        {text.length} tokens of {text.width} numbers, {text.layers} layers, {text.act}"]
+             *(f"text        {c.config.length} tokens of {c.config.width} numbers, {c.config.layers} layers, {c.config.act}"
+               + (f"; {c.config.pooled} for the whole prompt" if c.config.pooled else "") for c in opened.text_encoders)]
     if opened.words:
         lines += textwrap.wrap(f"words       {' '.join(opened.words)}", 110, subsequent_indent=" " * 12)
     lines += [f"no layer    {len(odd)} keys: {', '.join(odd)}"] if odd else []

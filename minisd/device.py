@@ -25,7 +25,7 @@ class CPU:
         return x
 
     def repeatable(self, network, dtype):
-        """`network`, a function of arrays, to be called many times with arrays of the same shapes."""
+        """`network`, a function of named arrays, to be called many times with arrays of the same shapes."""
         return network
 
 
@@ -71,16 +71,16 @@ class Recorded:
     def __init__(self, network, cupy):
         self.network, self.cupy, self.shapes, self.graph = network, cupy, None, None
 
-    def __call__(self, *arrays):
+    def __call__(self, **arrays):
         """Arrays on the device -> the network's result, in memory that the next call overwrites."""
         if nn.tracing() or ops.watched():
-            return self.network(*arrays)
-        if self.shapes != [a.shape for a in arrays]:
+            return self.network(**arrays)
+        if self.shapes != {name: a.shape for name, a in arrays.items()}:
             return self.record(arrays)
         if self.graph is None:
-            return self.network(*arrays)
-        for held, a in zip(self.inputs, arrays):
-            held[...] = a
+            return self.network(**arrays)
+        for name, a in arrays.items():
+            self.inputs[name][...] = a
         self.graph.launch()                                  # on the stream that has just copied them
         return self.result
 
@@ -92,16 +92,16 @@ class Recorded:
         pool, stream = cuda.MemoryPool(), cuda.Stream(non_blocking=True)
         cuda.Device().synchronize()
         with cuda.using_allocator(pool.malloc), stream:
-            inputs = [a.copy() for a in arrays]
-            y = self.network(*inputs)
+            inputs = {name: a.copy() for name, a in arrays.items()}
+            y = self.network(**inputs)
             stream.synchronize()
-            result, graph, why = capture(stream, pool, lambda: self.network(*inputs))
+            result, graph, why = capture(stream, pool, lambda: self.network(**inputs))
         if graph is None:
             warnings.warn(f"this network's launches cannot be recorded ({why}): it will run, slower; "
                           "`minisd selftest --device cuda` lists which operations no kernel serves", stacklevel=5)
         else:
             self.pool, self.inputs, self.result, self.graph = pool, inputs, result, graph
-        self.shapes = [a.shape for a in arrays]
+        self.shapes = {name: a.shape for name, a in arrays.items()}
         return y
 
 

@@ -83,6 +83,20 @@ def mask_pixels(mask, width, height):
     return (np.asarray(mask, np.float32)[None, ..., None] >= 127.5).astype(np.float32)
 
 
+def depth(depth_map, width, height):
+    """An array (H,W), larger where nearer, or a picture, white where nearest -> (1,height,width,1) from -1 to 1.
+
+    Raises InputError for anything else, and for a map that is the same everywhere."""
+    if not (isinstance(depth_map, np.ndarray) and depth_map.ndim == 2 and depth_map.dtype.kind in "fiu"):
+        depth_map = np.asarray(read(depth_map).convert("L"))
+    if not np.isfinite(depth_map).all() or depth_map.min() == depth_map.max():
+        raise InputError("depth_map holds NaN or infinity, or is the same everywhere; it must be larger where the picture is nearer")
+    found = Image.fromarray(depth_map.astype(np.float32))
+    found = np.asarray(found if found.size == (width, height) else found.resize((width, height), Image.Resampling.BICUBIC))
+    low, high = found.min(), found.max()
+    return (2 * (found - low) / (high - low) - 1)[None, ..., None]
+
+
 def parse_size(text):
     """'512x768' -> (width, height)."""
     found = re.fullmatch(r"(\d+)x(\d+)", text.strip().lower())
@@ -102,7 +116,7 @@ def check_size(width, height, multiple):
 
 A1111_NAMES = {"ddpm": "DDPM", "ddim": "DDIM", "pndm": "PLMS", "lms": "LMS", "euler": "Euler", "euler_a": "Euler a",
                "heun": "Heun", "dpm2": "DPM2", "dpm2_a": "DPM2 a", "dpmpp_2m": "DPM++ 2M", "dpmpp_2m_sde": "DPM++ 2M SDE",
-               "unipc": "UniPC"}
+               "unipc": "UniPC", "lcm": "LCM"}
 
 
 def parameters_text(prompt, negative, settings):

@@ -10,16 +10,17 @@ from pathlib import Path
 
 import numpy as np
 
-from .checkpoint import TensorFiles, refuse_pickle
 from .errors import CheckpointError, InputError
-from .tokenizer import read_json
+from .files import TensorFiles, read_json, refuse_pickle
+from .ldm import RESNET, ldm_places
 
 PARTS = [  # (pattern of a key, the part it names); group 1 is the layer
     (r"(.+)\.lora_down\.weight", "down"), (r"(.+)\.lora_up\.weight", "up"), (r"(.+)\.alpha", "alpha"),
     (r"(.+)\.lora_A(?:\.\w+)?\.weight", "down"), (r"(.+)\.lora_B(?:\.\w+)?\.weight", "up"),
     (r"(.+)[._]lora\.down\.weight", "down"), (r"(.+)[._]lora\.up\.weight", "up"),
     (r"(.+)\.lora_linear_layer\.down\.weight", "down"), (r"(.+)\.lora_linear_layer\.up\.weight", "up")]
-PREFIXES = {"lora_unet_": "unet", "lora_te1_": "text_encoder", "lora_te_": "text_encoder", "unet_": "unet", "text_encoder_": "text_encoder",
+PREFIXES = {"lora_unet_": "unet", "lora_te1_": "text_encoder", "lora_te2_": "text_encoder_2", "lora_te_": "text_encoder", "unet_": "unet",
+            "text_encoder_2_": "text_encoder_2", "text_encoder_": "text_encoder",
             "base_model_model_": "unet"}
 OTHER_KINDS = {"lora_mid": "LoCon with a middle matrix", "hada_w1": "LoHa", "lokr_w1": "LoKr", "dora_scale": "DoRA", "on_input": "(IA)3",
                "lora_magnitude_vector": "DoRA", "oft_": "OFT"}
@@ -89,15 +90,23 @@ def add(components, path, weight=1.0):
 
 
 def tables(components):
-    """{component name: {path with _ for every dot: (component, weight name)}}"""
-    return {c.name: {n.removesuffix(".weight").replace(".", "_"): (c, n) for n in c.stored if n.endswith(".weight")} for c in components}
+    """{component name: {path with _ for every dot: (component, weight name)}}, the unet's layers by their LDM names too, which
+    kohya's tools use for Stable Diffusion XL."""
+    found = {c.name: {n.removesuffix(".weight").replace(".", "_"): (c, n) for n in c.stored if n.endswith(".weight")} for c in components}
+    places = {after + "_": before + "_" for before, after in ldm_places([n for _, n in found["unet"].values()]).items()}
+    inside = {new: old.replace(".", "_") for old, new in RESNET.items()}
+    for path, entry in list(found["unet"].items()):
+        for place in (p for p in places if path.startswith(p)):
+            rest = path[len(place):]
+            found["unet"][places[place] + (inside.get(rest, rest) if "_resnets_" in place else rest)] = entry
+    return found
 
 
 def find(layer, known):
     """A layer as a LoRA names it -> (component, weight name), or None."""
     path = layer.replace(".", "_").replace("_processor_", "_")
     prefix = next((p for p in PREFIXES if path.startswith(p)), "")
-    table = known[PREFIXES.get(prefix, "unet")]
+    table = known.get(PREFIXES.get(prefix, "unet"), {})
     path = path.removeprefix(prefix).removeprefix("text_model_")
     return table.get(path) or table.get(f"{path}_0")         # to_out, where the layer is to_out.0
 

@@ -65,6 +65,11 @@ def conv2d(p, x, stride=1, pad=(0, 0), add=None, overwrite_add=False):
                                         overwrite_add=overwrite_add and a is not None), add)
 
 
+def plain_conv2d(p, x, stride=1, pad=(0, 0)):
+    """(B,H,W,C) -> (B,H',W',O), with no bias."""
+    return tap(p, ops.conv2d(x, p.weight, stride=stride, pad=pad))
+
+
 def upsample_conv2d(p, x, size):
     """(B,h,w,C) -> (B,H,W,O), size = (H,W)"""
     return tap(p, ops.upsample_conv2d(x, p.weight, p.bias, size))

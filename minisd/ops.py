@@ -145,6 +145,17 @@ def geglu(x):
     return h * gelu(gate)
 
 
+@operation
+def relu(x):
+    """max(x, 0).   Nair & Hinton 2010."""
+    return xp_of(x).maximum(x, 0)
+
+
+@operation
+def tanh(x):
+    return xp_of(x).tanh(x)
+
+
 ACTIVATIONS = {None: lambda x: x, "silu": silu, "gelu": gelu, "quick_gelu": quick_gelu}
 
 # ---- layers ----------------------------------------------------------------------------------------------------
@@ -154,6 +165,12 @@ ACTIVATIONS = {None: lambda x: x, "silu": silu, "gelu": gelu, "quick_gelu": quic
 def embedding(weight, ids):
     """weight (V,C), ids (B,M) -> (B,M,C)"""
     return weight[ids]
+
+
+@operation
+def vector_of(x, ids, token):
+    """x (B,M,D), ids (B,M) -> (B,D): the vector of each row's first such token."""
+    return x[xp_of(x).arange(len(x)), (ids == token).argmax(-1)]
 
 
 @operation
@@ -192,7 +209,7 @@ def group_norm(x, weight, bias, groups, eps, act=None):
 
 
 @operation
-def conv2d(x, weight, bias, stride=1, pad=(0, 0), add=None, overwrite_add=False):
+def conv2d(x, weight, bias=None, stride=1, pad=(0, 0), add=None, overwrite_add=False):
     """x (B,H,W,C), weight (kh,kw,C,O) -> (B,H',W',O): one matrix product for each tap of the filter.
 
     pad: rows of zeros before and after the picture, and as many columns
@@ -201,7 +218,7 @@ def conv2d(x, weight, bias, stride=1, pad=(0, 0), add=None, overwrite_add=False)
     kh, kw, C, O = weight.shape
     x = xp.pad(x, ((0, 0), pad, pad, (0, 0)))
     H, W = (x.shape[1] - kh) // stride + 1, (x.shape[2] - kw) // stride + 1
-    y = bias
+    y = 0 if bias is None else bias
     for i in range(kh):
         for j in range(kw):
             y = y + x[:, i:i + stride * H:stride, j:j + stride * W:stride] @ weight[i, j]

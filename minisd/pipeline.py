@@ -1,21 +1,23 @@
 """A prompt becomes a picture: text, then one denoising loop, then the decoder.   [LDM] Rombach et al. 2022, figure 3."""
 import math
-import re
 import secrets
-import warnings
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from . import checkpoint, convolution, cpu, inversion, ops, prompt, rng, samplers, single, tasks, text, threads, unet, vae  # noqa: F401  (two register themselves)
+from . import conditions, convolution, cpu, ops, rng, samplers, taesd, tasks, threads, tiles, unet, vae  # noqa: F401  (two register themselves)
 from . import image as pictures
-from .arguments import check_guidance, check_reading, file_list, generators, listed, pair_prompts
-from .device import CPU, open_device
-from .errors import CheckpointError, InputError, NumericalError
-from .lora import add as add_lora
+from .arguments import Settings, check_guidance, check_reading, generators, pair_prompts
+from .controls import Controls, added
+from .device import CPU
+from .errors import InputError, NumericalError
+
+# Settings that are written into a picture where they are not the usual ones.
+SAID = {"prompt_syntax": "Prompt syntax", "denoising_end": "Denoising end", "original_size": "Original size",
+        "crops_coords_top_left": "Crop", "target_size": "Target size", "controlnet_conditioning_scale": "ControlNet weight",
+        "guess_mode": "Guess mode", "control_guidance_start": "Guidance start", "control_guidance_end": "Guidance end"}
 
 
 @dataclass(frozen=True)
@@ -30,15 +32,15 @@ class Step:
     eps: Any                                # (B,h,w,4) the noise as predicted now
 
 
-def denoise(predict, sampler, x, randn, first=0, mix=None):
-    """The one denoising loop: yields a Step for each call of predict(x, t), the noise predictor.
+def denoise(predict, sampler, x, randn, first=0, mix=None, last=None):
+    """The one denoising loop: yields a Step for each call of predict(x, t, i), the noise predictor.
 
     x (B,h,w,4) at the noise level of step `first`; randn() more noise of its shape; mix(x, i): what a task makes of a latent after
-    step i.  Raises NumericalError when a latent is no longer finite."""
-    total = len(sampler.timesteps)
+    step i; last: the step to stop before.  Raises NumericalError when a latent is no longer finite."""
+    total = len(sampler.timesteps) if last is None else last
     for i in range(first, total):
         t = sampler.timesteps[i]
-        out = predict(sampler.scale_input(x, i), float(t))
+        out = predict(sampler.scale_input(x, i), float(t), i)
         x0, eps = sampler.predict(x, out, i)
         x = sampler.step(x, out, i, randn)
         x = x if mix is None else mix(x, i)
@@ -56,60 +58,91 @@ class Pipeline:
     checkpoint: what the folder says; text_encoder, unet, vae: the weights, as trees; dtype: of the networks' arithmetic;
     low_memory: whether weights are read anew each time, and scratch memory kept small; device: a device.CPU or device.GPU."""
 
-    def __init__(self, opened, dtype="float32", low_memory=False, device=None):
+    def __init__(self, opened, dtype="float32", low_memory=False, device=None, controlnets=()):
         self.checkpoint, self.dtype, self.low_memory, self.device = opened, np.dtype(dtype), low_memory, device or CPU()
         self.said = {}                                       # further settings to put into pictures
         self.latent_dtype = np.promote_types(self.dtype, np.float32)
-        self.tokenizer, self.scheduler = opened.tokenizer(), opened.scheduler
-        self.text_encoder, self.unet, self.vae = (
-            c.weights(self.dtype, keep, self.device.upload) for c, keep in
-            zip(opened.components, (self.device.keeps_text_encoder, not low_memory, not low_memory)))
-        self.text_config, self.unet_config, self.vae_config = (c.config for c in opened.components)
-        self.call_unet = self.device.repeatable(lambda x, t, context: unet.unet(self.unet, x, t, context, self.unet_config), self.dtype)
+        self.scheduler, self.unet_config, self.vae_config = opened.scheduler, opened.unet.config, opened.vae.config
+        self.xl, keep, upload = bool(self.unet_config.added), not low_memory, self.device.upload
+        upscales = bool(self.unet_config.classes)
+        self.codec = taesd if isinstance(self.vae_config, taesd.TinyConfig) else vae
+        wide = (self.xl or upscales) and getattr(self.vae_config, "in_float32", False)
+        self.vae_dtype = self.latent_dtype if wide else self.dtype
+        self.readers = [conditions.Reader(tokenizer, c.weights(self.dtype, self.device.keeps_text_encoder, upload), c.config)
+                        for tokenizer, c in zip(opened.tokenizers(), opened.text_encoders)]
+        self.unet, self.vae = opened.unet.weights(self.dtype, keep, upload), opened.vae.weights(self.vae_dtype, keep, upload)
+        self.controlnets = [(c.weights(self.dtype, keep, upload), c.config) for c in controlnets]
+        self.call_unet = self.device.repeatable(self.run_unet, self.dtype)
+
+    @property
+    def tokenizer(self): return self.readers[0].tokenizer
+    @property
+    def text_encoder(self): return self.readers[0].weights
+    @property
+    def text_config(self): return self.readers[0].config
 
     # ---- the steps of the way, each usable alone ----
 
-    def encode_prompts(self, prompts, clip_skip=1, prompt_syntax="a1111"):
-        """list of B strings -> context (B,M,D), on the device; see run() for the others.  Warns, with the words, when a plain prompt is
-        longer than fits, or when the model was trained on few words and these are not among them."""
+    def encode_prompts(self, prompts, clip_skip=None, prompt_syntax="a1111"):
+        """list of B strings -> {"context": (B,M,D), and for Stable Diffusion XL "text_embeds": (B,P)}, on the device; see Settings for the
+        others.  Warns, with the words, when a plain prompt is longer than fits, or when the model does not know them."""
         check_reading(clip_skip, prompt_syntax, self.text_config.layers)
         weighing = prompt_syntax == "a1111"
         if self.checkpoint.words is not None:
-            said = [t for p in prompts for t, _ in (prompt.parse(p) if weighing else [(p, 1)]) if t]
-            words = set(self.checkpoint.words)
-            unknown = list(dict.fromkeys(w for t in said for w in re.findall(r"\w+", t.lower()) if w not in words))
-            if unknown:
-                warnings.warn(f"this model does not know {listed(unknown)}; `minisd inspect` lists the words it was trained on",
-                              stacklevel=3)
-        if weighing:
-            rows = [prompt.chunks(self.tokenizer, p) for p in prompts]
-        else:
-            ids, cut = self.tokenizer(prompts)
-            rows = [(i[None], np.ones_like(i[None], np.float32)) for i in ids]
-            for words in filter(None, cut):
-                warnings.warn(f"the prompt is too long: the model reads {self.tokenizer.length - 2} tokens; "
-                              f"left out: {words!r}", stacklevel=3)
-        ids, weights = map(np.concatenate, zip(*rows))
+            conditions.warn_of_unknown(prompts, set(self.checkpoint.words), weighing)
         with self.memory():
-            z = text.encode(self.text_encoder, self.device.upload(ids), self.text_config, clip_skip)
-        if (weights != 1).any():
-            z = prompt.weighted(z, self.device.upload(weights.astype(self.dtype)))
-        return prompt.stacked(z, [len(i) for i, _ in rows])
+            return conditions.encode(self.readers, prompts, clip_skip or (2 if self.xl else 1), weighing, self.xl, self.device.upload)
 
-    def predict_noise(self, x, t, context):
-        """x (B,h,w,4), t 0 .. 999, context (B,M,D), as encode_prompts gave it -> what the unet was trained to predict, (B,h,w,4)."""
+    def conditions(self, prompts, negatives, guided, s, width, height, labels=None):
+        """What the unet is told of B pictures: a row for each, after one without the prompt for each where it is guided.
+
+        negatives: None for no prompt at all;  s: Settings;  labels: class labels, where the model has them"""
+        def read(texts):
+            return self.encode_prompts(texts, s.clip_skip, s.prompt_syntax)
+
+        told, zeros = read(prompts), negatives is None and self.xl and self.checkpoint.index.get("force_zeros_for_empty_prompt", True)
+        if guided:
+            without = conditions.zeros_like(told) if zeros else read([""] * len(prompts) if negatives is None else negatives)
+            told = conditions.joined(without, told)
+        rows, more = len(told["context"]), {}
+        if self.xl:
+            c, size = self.unet_config, (height, width)
+            count = (c.added - told["text_embeds"].shape[-1]) // c.sizes
+            ids = [conditions.time_ids(count, s.original_size or size, s.crops_coords_top_left, s.target_size or size, score)
+                   for score in (s.negative_aesthetic_score, s.aesthetic_score)]
+            more["time_ids"] = np.concatenate([np.repeat(i, len(prompts), axis=0) for i in (ids if guided else ids[1:])])
+        if self.unet_config.guided:
+            features = conditions.guidance_features(s.guidance_scale, self.unet_config.guided, self.dtype)
+            more["timestep_cond"] = np.repeat(features, rows, axis=0)
+        if labels is not None:
+            more["class_labels"] = np.full(rows, labels)
+        return {**told, **{name: self.device.upload(a) for name, a in more.items()}}
+
+    def run_unet(self, x, t, context, **told):
+        """The unet and the ControlNets that `told` has hints for, as Controls.at() gives them."""
+        given = {name: a for name, a in told.items() if name.startswith(("hint", "scales"))}
+        told = {name: a for name, a in told.items() if name not in given}
+        return unet.unet(self.unet, x, t, context, self.unet_config, added(self.controlnets, x, t, context, given, told), **told)
+
+    def predict_noise(self, x, t, context, **told):
+        """x (B,h,w,4), t 0 .. 999, context and the rest as conditions() gave them -> what the unet was trained to predict, (B,h,w,4)."""
         upload = self.device.upload
         with self.memory(keep=True):
-            out = self.call_unet(upload(x.astype(self.dtype, copy=False)), upload(np.full(len(x), t, np.float32)), context)
-            return self.to_host(out)
+            x, t = upload(x.astype(self.dtype, copy=False)), upload(np.full(len(x), t, np.float32))
+            return self.to_host(self.call_unet(x=x, t=t, context=context, **told))
 
-    def decode(self, latents):
-        """Latents (B,h,w,4) -> pixels (B,H,W,3) float32 in [0,1], a picture at a time."""
+    def decode(self, latents, tile=None):
+        """Latents (B,h,w,4) -> pixels (B,H,W,3) float32 in [0,1], a picture at a time;  tile: in overlapping pieces of so many latent
+        positions, for large pictures."""
         threads.release()                                    # what the unet worked in
+
+        def run(z):
+            return self.to_host(self.codec.decode(self.vae, self.device.upload(z.astype(self.vae_dtype)), self.vae_config))
+
         with self.memory():
-            upload = self.device.upload
-            pixels = np.concatenate([self.to_host(vae.decode(self.vae, upload(z[None].astype(self.dtype, copy=False)), self.vae_config))
-                                     for z in latents])
+            pixels = [run(z) if tile is None else tiles.tiled(lambda rows, columns: run(z[:, rows, columns]), z, tile, tile // 4,  # noqa: B023
+                                                             self.vae_config.factor) for z in latents[:, None]]
+        pixels = np.concatenate(pixels)
         if not ops.all_finite(pixels):
             raise NumericalError("the decoded picture holds NaN or infinity: the vae's weights may be damaged")
         return pictures.to_unit(pixels)
@@ -126,6 +159,8 @@ class Pipeline:
     def draw_latents(self, pixels, draw):
         """encode(), drawing from what generators() gave."""
         moments = self.moments(pixels)
+        if self.codec is taesd:                              # has no distribution to draw from
+            return moments
         return vae.sample(moments, self.noise(draw, (*moments.shape[:3], self.vae_config.latent_channels)), self.vae_config)
 
     def mean_latents(self, pixels):
@@ -133,9 +168,9 @@ class Pipeline:
         return self.moments(pixels)[..., :self.vae_config.latent_channels] * self.vae_config.scaling_factor
 
     def moments(self, pixels):
-        """Mean and log-variance of the encoder's distribution, side by side, (B,h,w,8)."""
+        """Mean and log-variance of the encoder's distribution, side by side, (B,h,w,8); of TAESD the latents alone."""
         with self.memory():
-            return self.to_host(vae.encode(self.vae, self.device.upload((2 * pixels - 1).astype(self.dtype)), self.vae_config))
+            return self.to_host(self.codec.encode(self.vae, self.device.upload((2 * pixels - 1).astype(self.vae_dtype)), self.vae_config))
 
     def noise(self, draw, shape):
         """(B,h,w,C) normal numbers, from what generators() gave."""
@@ -155,25 +190,26 @@ class Pipeline:
 
     # ---- tasks ----
 
-    def txt2img(self, prompt, *args, **how):
-        """A picture of what the prompt says.  args, how: see run()."""
-        return self.run(tasks.txt2img, prompt, *args, **how)
+    def txt2img(self, prompt, negative_prompt=None, **how):
+        """A picture of what the prompt says.  how: see run()."""
+        return self.run(tasks.txt2img, prompt, negative_prompt, **how)
 
-    def txt2img_steps(self, prompt, *args, **how):
+    def txt2img_steps(self, prompt, negative_prompt=None, **how):
         """The denoising loop of txt2img as a generator of Steps; the last one's latent is what to decode.
 
         Arguments as for txt2img.  Bad ones raise InputError here, before anything is computed."""
-        return self.steps(tasks.txt2img, prompt, *args, **how)
+        return self.steps(tasks.txt2img, prompt, negative_prompt, **how)
 
-    def img2img(self, prompt, image, strength=0.8, width=None, height=None, **how):
+    def img2img(self, prompt, image, strength=0.8, width=None, height=None, denoising_start=None, **how):
         """A picture of what the prompt says, beginning from `image`: a PIL picture of any mode, an array (H,W,3) of floats in
-        [0,1] or of bytes, or a file's name.  It is resized to width and height, its own size if None.
+        [0,1] or of bytes, a file's name, or latents (B,h,w,4).  It is resized to width and height, its own size if None.
 
-        strength: how much of the way is walked again, above 0 (nothing) to 1 (all);  how: see run()."""
-        picture = pictures.read(image)
-        width, height = self.size(width, height, picture)
-        begin = tasks.img2img(pictures.pixels(picture, width, height), strength)
-        return self.run(begin, prompt, width=width, height=height, said={"Denoising strength": strength}, **how)
+        strength: how much of the way is walked again, above 0 (nothing) to 1 (all);  how: see run()
+        denoising_start: 0 .. 1, in place of it: go on with latents where another model stopped, at its denoising_end"""
+        pixels, width, height = self.pixels(image, width, height)
+        begin = tasks.img2img(pixels, strength, denoising_start)
+        said = {"Denoising strength": strength} if denoising_start is None else {"Denoising start": denoising_start}
+        return self.run(begin, prompt, width=width, height=height, said=said, **how)
 
     def inpaint(self, prompt, image, mask_image=None, strength=1.0, width=None, height=None, pad=None, **how):
         """The picture `image` with what mask_image marks, white, painted anew.
@@ -197,89 +233,129 @@ class Pipeline:
         """The picture `image`, changed as the prompt tells, by a unet that reads it (8 channels).
 
         image_guidance_scale: how hard to keep to the picture, 1 or more;  image, width, height: as for img2img;  how: see run()."""
-        picture = pictures.read(image)
-        width, height = self.size(width, height, picture)
-        begin = tasks.instruct_pix2pix(pictures.pixels(picture, width, height), image_guidance_scale)
+        pixels, width, height = self.pixels(image, width, height)
+        begin = tasks.instruct_pix2pix(pixels, image_guidance_scale)
         return self.run(begin, prompt, width=width, height=height, said={"Image CFG scale": image_guidance_scale}, **how)
 
-    def steps(self, begin, prompt, negative_prompt="", num_inference_steps=20, guidance_scale=7.5, seed=None, width=None,
-              height=None, sampler=None, num_images=1, sigmas=None, eta=None, timestep_spacing=None, rng="cpu", clip_skip=1,
-              prompt_syntax="a1111"):
+    def depth2img(self, prompt, image, depth_map, strength=0.8, width=None, height=None, **how):
+        """A picture of what the prompt says in the depths of `image`, by a unet that reads them (5 channels).
+
+        depth_map: an array (H,W), larger where nearer, on any scale, or a picture, white where nearest;  the others: as for img2img."""
+        pixels, width, height = self.pixels(image, width, height)
+        depth = pictures.depth(depth_map, width // self.vae_config.factor, height // self.vae_config.factor)
+        begin = tasks.depth2img(pixels, depth, strength)
+        return self.run(begin, prompt, width=width, height=height, said={"Denoising strength": strength}, **how)
+
+    def upscale(self, prompt, image, noise_level=20, tile=256, **how):
+        """The picture `image` four times as wide and high, by an upscaler, to which the prompt tells what there is to see.
+
+        noise_level: 0 .. 350, how much noise hides the picture's own detail;  tile: pixels of `image` beyond which it is worked on in
+        overlapping pieces of that size;  image: as for img2img, not resized;  how: see run(); guidance 9 and 75 steps are usual."""
+        picture, f = pictures.read(image), self.vae_config.factor
+        if not isinstance(tile, int) or tile < 16:
+            raise InputError(f"tile is {tile!r}; it must be a whole number of pixels, 16 or more")
+        begin = tasks.upscale(pictures.pixels(picture, *picture.size), noise_level, tile)
+        return self.run(begin, prompt, width=f * picture.width, height=f * picture.height, tile=tile,
+                        said={"Noise level": noise_level}, **how)
+
+    def steps(self, begin, prompt, negative_prompt=None, **how):
         """The denoising loop of a task as a generator of Steps.  begin: one of tasks.py;  the others: see run()."""
-        prompts, negatives = pair_prompts(prompt, negative_prompt, num_images)
-        check_reading(clip_skip, prompt_syntax, self.text_config.layers)
-        width, height = self.size(width, height)
-        method = samplers.sampler(sampler, samplers.corrected(self.scheduler, own=sampler is None), num_inference_steps, sigmas,
-                                  eta, timestep_spacing)
-        draw, guidance = generators(seed, len(prompts), rng), check_guidance(guidance_scale, negatives)
-        f = self.vae_config.factor
-        prepare = begin(self, method, num_inference_steps, draw, (len(prompts), height // f, width // f, self.vae_config.latent_channels))
+        s = Settings(**how).check()
+        prompts, negatives = pair_prompts(prompt, negative_prompt, s.num_images)
+        check_reading(s.clip_skip, s.prompt_syntax, self.text_config.layers)
+        width, height = self.size(s.width, s.height)
+        plain = self.xl or self.unet_config.guided           # diffusers' pipelines for these take a scheduler's file as it is
+        config = self.scheduler if plain else samplers.corrected(self.scheduler, own=s.sampler is None)
+        method = samplers.sampler(s.sampler, config, s.num_inference_steps, s.sigmas, s.eta, s.timestep_spacing)
+        draw, guidance = generators(s.seed, len(prompts), s.rng), check_guidance(s.guidance_scale, negatives)
+        guidance = None if self.unet_config.guided else guidance                     # it is told, and asked once
+        controls, f = Controls(self.controlnets, s, width, height), self.vae_config.factor
+        last = None if s.denoising_end is None else tasks.stop(method, s.denoising_end)
+        prepare = begin(self, method, s.num_inference_steps, draw, (len(prompts), height // f, width // f, self.vae_config.latent_channels))
 
         def steps():
             start = prepare()
-            texts = prompts if guidance is None else negatives + prompts
+            told = self.conditions(prompts, negatives, guidance is not None, s, width, height, start.labels)
             both = guidance is not None and start.image_guidance is not None
-            context = self.encode_prompts(negatives + texts if both else texts, clip_skip, prompt_syntax)
+            if both:
+                blank = {name: a[:len(prompts)] for name, a in told.items()}
+                told = conditions.joined(blank, told)
+            rows = len(told["context"])
+            controls.prepare(self.device.upload, self.dtype, rows, rows - len(prompts))
 
-            def predict(x, t):
+            def call(x, t, i):
+                more = controls.at(i - start.first, len(method.timesteps) - start.first)
+                if start.tile is None:
+                    return self.predict_noise(x, t, **told, **more)
+                return tiles.tiled(lambda h, w: self.predict_noise(x[:, h, w], t, **told), x, start.tile, start.tile // 8)
+
+            def predict(x, t, i):
                 if both:                                     # Brooks et al. 2023, eq. 3
                     beside = np.concatenate([0 * start.beside, start.beside, start.beside])
                     x = np.concatenate([np.concatenate([x, x, x]), beside], axis=-1)
-                    without, with_image, with_text = np.split(self.predict_noise(x, t, context), 3)
+                    without, with_image, with_text = np.split(call(x, t, i), 3)
                     return without + guidance * (with_text - with_image) + start.image_guidance * (with_image - without)
                 if start.beside is not None:
                     x = np.concatenate([x, start.beside], axis=-1)
                 if guidance is None:
-                    return self.predict_noise(x, t, context)
-                without, with_text = np.split(self.predict_noise(np.concatenate([x, x]), t, context), 2)
-                return without + guidance * (with_text - without)               # Ho & Salimans 2022, eq. 6
+                    return call(x, t, i)
+                without, with_text = np.split(call(np.concatenate([x, x]), t, i), 2)
+                out = without + guidance * (with_text - without)               # Ho & Salimans 2022, eq. 6
+                return tasks.rescaled(out, with_text, s.guidance_rescale) if s.guidance_rescale else out
 
-            yield from denoise(predict, method, start.x, lambda: self.noise(draw, start.x.shape), start.first, start.mix)
+            yield from denoise(predict, method, start.x, lambda: self.noise(draw, start.x.shape), start.first, start.mix, last)
 
         return steps()
 
-    def run(self, begin, prompt, negative_prompt="", num_inference_steps=20, guidance_scale=7.5, seed=None, width=None,
-            height=None, sampler=None, num_images=1, sigmas=None, eta=None, timestep_spacing=None, rng="cpu",
-            clip_skip=1, prompt_syntax="a1111", output="pil", progress=None, said=None):
+    def run(self, begin, prompt, negative_prompt=None, output="pil", progress=None, said=None, tile=None, seed=None, **how):
         """A task from prompt to pictures.
 
-        prompt, negative_prompt: a string, or a list with one for each picture;  num_images: pictures per prompt
-        num_inference_steps: 1 .. 1000;  guidance_scale: how hard to follow the prompt, 1 or less = off
-        seed: as torch.Generator.manual_seed, or a list with one for each picture; None draws one
-        width, height: pixels, multiples of what a latent position is wide (8; 4 for the shipped model); None = as trained
-        sampler: a name in samplers.SAMPLERS, None = the model's own;  sigmas, eta, timestep_spacing: see samplers.sampler
-        rng: "cpu" or "cuda", whose random numbers to draw;  progress: called with each Step
-        clip_skip: which layer of the text encoder is used, counted from the last, 1, as AUTOMATIC1111 counts
-        prompt_syntax: "a1111" reads (weights:1.2), BREAK and prompts of any length (prompt.py), "plain" as diffusers does
+        prompt, negative_prompt: a string, or a list with one for each picture;  None is no negative prompt
         output: "pil" -> a picture, or a list if there are several, each with its settings in .info["parameters"];
             "array" -> (B,H,W,3) float32 in [0,1];  "latent" -> (B,h,w,4)
-        begin: one of tasks.py;  said: further settings to put there
+        progress: called with each Step;  how, seed: as arguments.Settings lists them
+        begin: one of tasks.py;  said: further settings to put into the pictures;  tile: see decode()
 
         Raises InputError for arguments that cannot be served, NumericalError when the numbers run away."""
         if output not in ("pil", "array", "latent"):
             raise InputError(f"output is {output!r}; choose pil, array or latent")
-        seed = secrets.randbits(32) if seed is None else seed
-        for step in self.steps(begin, prompt, negative_prompt, num_inference_steps, guidance_scale, seed, width, height,
-                               sampler, num_images, sigmas, eta, timestep_spacing, rng, clip_skip, prompt_syntax):
+        s = Settings(**how, seed=secrets.randbits(32) if seed is None else seed)
+        for step in self.steps(begin, prompt, negative_prompt, **vars(s)):
             if progress is not None:
                 progress(step)
         if output == "latent":
             return step.latent
-        array = self.decode(step.latent)
+        array = self.decode(step.latent, tile if tile and max(step.latent.shape[1:3]) > tile else None)
         if output == "array":
             return array
         found = pictures.to_pil(array)
-        prompts, negatives = pair_prompts(prompt, negative_prompt, num_images)
-        together = len(found) > 1 and not isinstance(seed, (list, tuple))        # drawn from one seed
+        prompts, negatives = pair_prompts(prompt, negative_prompt, s.num_images)
         for k, picture in enumerate(found):
-            picture.info["parameters"] = pictures.parameters_text(prompts[k], negatives[k] if guidance_scale > 1 else "", {
-                "Steps": num_inference_steps, "Sampler": pictures.A1111_NAMES[sampler or samplers.name_of(self.scheduler)],
-                "Schedule type": sigmas and sigmas.capitalize(), "CFG scale": guidance_scale,
-                "Seed": seed[k] if isinstance(seed, (list, tuple)) else seed, "Size": f"{picture.width}x{picture.height}",
-                "Model": self.checkpoint.name, **self.said, **(said or {}), "Clip skip": clip_skip if clip_skip > 1 else None, "Eta": eta,
-                "Timestep spacing": timestep_spacing, "RNG": rng.upper(),
-                **({"Batch size": len(found), "Batch pos": k} if together else {}), "Version": "minisd"})
+            negative = negatives[k] if negatives and s.guidance_scale > 1 else ""
+            picture.info["parameters"] = pictures.parameters_text(prompts[k], negative, self.settings_of(picture, k, len(found), s, said))
         return found[0] if len(found) == 1 and isinstance(prompt, str) else found
+
+    def settings_of(self, picture, k, count, s, said):
+        """What to write into picture k of `count`, in AUTOMATIC1111's words where it has some."""
+        own_seeds, usual = isinstance(s.seed, (list, tuple)), Settings()
+        return {"Steps": s.num_inference_steps, "Sampler": pictures.A1111_NAMES[s.sampler or samplers.name_of(self.scheduler)],
+                "Schedule type": s.sigmas and s.sigmas.capitalize(), "CFG scale": s.guidance_scale,
+                "Seed": s.seed[k] if own_seeds else s.seed, "Size": f"{picture.width}x{picture.height}",
+                "Model": self.checkpoint.name, **self.said, **(said or {}), "Clip skip": s.clip_skip, "Eta": s.eta,
+                "CFG Rescale": s.guidance_rescale or None, "Timestep spacing": s.timestep_spacing, "RNG": s.rng.upper(),
+                **{shown: getattr(s, name) if getattr(s, name) != getattr(usual, name) else None for name, shown in SAID.items()},
+                **({"Batch size": count, "Batch pos": k} if count > 1 and not own_seeds else {}), "Version": "minisd"}
+
+    def pixels(self, image, width, height):
+        """What img2img is given -> (pixels (1,H,W,3) in [0,1], or latents as they are, width, height)."""
+        if isinstance(image, np.ndarray) and image.ndim == 4:
+            if image.shape[-1] != self.vae_config.latent_channels or image.dtype.kind != "f":
+                raise InputError(f"image is {image.dtype} of shape {image.shape}; latents are floats of shape "
+                                 f"(B,h,w,{self.vae_config.latent_channels})")
+            return image, image.shape[2] * self.vae_config.factor, image.shape[1] * self.vae_config.factor
+        picture = pictures.read(image)
+        width, height = self.size(width, height, picture)
+        return pictures.pixels(picture, width, height), width, height
 
     def size(self, width, height, picture=None):
         """(width, height) in pixels: the picture's, cut to whole latent positions, or the model's own where None; raises InputError
@@ -289,58 +365,3 @@ class Pipeline:
         width, height = own[0] if width is None else width, own[1] if height is None else height
         pictures.check_size(width, height, f)
         return width, height
-
-
-def load(model=None, device="cpu", dtype=None, variant=None, low_memory=False, lora=(),
-         prediction_type=None, textual_inversion=(), vae=None):
-    """A model, ready to use.
-
-    model: a diffusers folder of Stable Diffusion 1.x or 2.x, or a single .safetensors file with LDM names, or a hub id
-        (owner/name), fetched into the hub's cache;  None is the small model that comes with minisd, which draws icons
-    device: "cpu", or "cuda", the current GPU, which needs CuPy;  variant: of the files, such as "fp16"
-    dtype: of the arithmetic: on a CPU "float32" (None) or "float64", on a GPU "float16" (None) or "float32", much slower
-    low_memory: read each weight from the file whenever it is used and keep none, and work in smaller pieces: the same picture,
-        slower, in less than a gigabyte for SD 1.5 at 512x512
-    lora: a LoRA's file, or (file, weight), or a list of such, added to the weights;  each is told of in the pictures' settings
-    vae: another picture codec than the model's: a folder, or a file with LDM names
-    textual_inversion: a file that teaches a word, or (file, word), or a list of such;  prompts may then use the word
-    prediction_type: what the unet predicts, "epsilon" or "v_prediction";  None is what the scheduler's configuration says, and of
-        a single file with Stable Diffusion 2.x what a trial finds
-    Every weight's name and shape is checked here, by a dry run; its numbers are read when they are first used.
-
-    Raises InputError for a model that cannot be found, or another device or dtype; CheckpointError for a model that is
-    damaged, incomplete or of another kind."""
-    place = open_device(device)
-    if dtype is not None and dtype not in (*place.dtypes, *map(np.dtype, place.dtypes)):
-        raise InputError(f"dtype is {dtype!r}; on {device} choose {' or '.join(place.dtypes)}.  The file may be of another all the same")
-    if low_memory and device != "cpu":
-        raise InputError("low_memory is for the CPU: a GPU keeps its weights")
-    opened, odd = single.open_model(checkpoint.find_folder(model, variant), variant, prediction_type)
-    if odd:
-        warnings.warn(f"{opened.folder}: {len(odd)} keys belong to no layer: {listed(odd)}", stacklevel=2)
-    if vae is not None:
-        opened.vae = single.open_vae(vae)
-    for component in opened.components:
-        missing, unused = component.check()
-        if missing:
-            raise CheckpointError(f"{component.place}: {len(missing)} missing: {listed(missing)}; copy or download it again")
-        if unused:
-            warnings.warn(f"{component.name}: {len(unused)} weights in the file belong to no layer: {listed(unused)}", stacklevel=2)
-    context, width = opened.unet.config.context_width, opened.text_encoder.config.width
-    if context != width:
-        raise CheckpointError(f"{opened.folder}: the text encoder gives {width} numbers a token, the unet reads {context}: "
-                              "they are parts of different models")
-    loras = file_list(lora, 1.0)
-    for path, weight in loras:
-        unmatched = add_lora(opened.components, path, weight)
-        if unmatched:
-            warnings.warn(f"{path}: {len(unmatched)} of its layers are not in this model: {listed(unmatched)}", stacklevel=2)
-    pipe = Pipeline(opened, dtype or place.dtypes[0], low_memory, place)
-    rows = opened.text_encoder.shapes()["embeddings.token_embedding.weight"][0]
-    pipe.said = {"LoRA": ", ".join(f"{Path(path).stem}: {weight:g}" for path, weight in loras) or None}
-    if pipe.tokenizer.size > rows:
-        raise CheckpointError(f"{opened.folder}: the tokenizer has {pipe.tokenizer.size} tokens, the text encoder knows {rows}: "
-                              "they are parts of different models")
-    for path, word in file_list(textual_inversion, None):
-        inversion.add(opened.text_encoder, pipe.tokenizer, path, word)
-    return pipe

@@ -1,7 +1,7 @@
 """Samplers: from pure noise to a latent by following the noise predictor downhill.
 
 At every level of noise  x = alpha x0 + sigma eps.  The samplers of the first kind ("variance preserving": DDPM, DDIM,
-PNDM, DPM++ and UniPC) keep alpha^2 + sigma^2 = 1; those of the second ("variance exploding": Euler, LMS, Heun, DPM2)
+PNDM, LCM, DPM++ and UniPC) keep alpha^2 + sigma^2 = 1; those of the second ("variance exploding": Euler, LMS, Heun, DPM2)
 keep alpha = 1, and show the unet x / sqrt(1 + sigma^2).
 
 Every sampler has the same members, all indexed by the number of the unet call, i = 0 .. len(timesteps)-1:
@@ -187,6 +187,28 @@ class PNDM(Sampler):
             out = float(a**half) * out + float(b**half) * x
         shrink = float(a_next - a) * out / float(a * b_next**half + (a * b * a_next) ** half)
         return float((a_next / a) ** half) * x - shrink
+
+
+class LCM(Sampler):
+    """Luo et al. 2023 (latent consistency models), algorithm 3: to x0 in one call, and noise again up to the next, lower level."""
+
+    defaults = dict(TRAINING, beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False,
+                    clip_sample_range=1.0, thresholding=False, set_alpha_to_one=True, original_inference_steps=50,
+                    timestep_scaling=10.0, timestep_spacing="leading", rescale_betas_zero_snr=False)
+
+    def schedule(self, c, steps):
+        trained = c["original_inference_steps"]              # the levels it was taught to leap between
+        if steps > trained:
+            raise InputError(f"lcm knows {trained} levels of noise and cannot make {steps} steps; 4 to 8 are its use")
+        levels = (np.arange(trained, 0, -1) * (len(self.abar) // trained) - 1).astype(float)
+        self.timesteps = levels[np.floor(np.linspace(0, trained, steps, endpoint=False)).astype(int)]
+        self.preserve_variance(np.append(self.abar[self.timesteps.astype(int)], 1.0))
+
+    def step(self, x, out, i, randn):
+        t = self.timesteps[i] * self.config["timestep_scaling"]
+        skip, new = 0.25 / (t**2 + 0.25), t / math.sqrt(t**2 + 0.25)                 # eq. 9 of Song et al. 2023: at t = 0, x itself
+        x0 = float(new) * self.clip(self.predict(x, out, i)[0]) + float(skip) * x
+        return x0 if i == len(self.timesteps) - 1 else self.add_noise(x0, randn(), i + 1)
 
 
 class LogSNR(Sampler):
@@ -442,12 +464,12 @@ class DPM2Ancestral(DPM2):
 
 SAMPLERS = {"ddpm": DDPM, "ddim": DDIM, "pndm": PNDM, "lms": LMS, "euler": Euler, "euler_a": EulerAncestral,
             "heun": Heun, "dpm2": DPM2, "dpm2_a": DPM2Ancestral, "dpmpp_2m": DPMpp2M, "dpmpp_2m_sde": DPMpp2M,
-            "unipc": UniPC}
+            "unipc": UniPC, "lcm": LCM}
 CLASS_NAMES = {"DDPMScheduler": "ddpm", "DDIMScheduler": "ddim", "PNDMScheduler": "pndm", "LMSDiscreteScheduler": "lms",
                "EulerDiscreteScheduler": "euler", "EulerAncestralDiscreteScheduler": "euler_a",
                "HeunDiscreteScheduler": "heun", "KDPM2DiscreteScheduler": "dpm2",
                "KDPM2AncestralDiscreteScheduler": "dpm2_a", "DPMSolverMultistepScheduler": "dpmpp_2m",
-               "UniPCMultistepScheduler": "unipc"}
+               "UniPCMultistepScheduler": "unipc", "LCMScheduler": "lcm"}
 
 
 def name_of(config):

@@ -10,10 +10,11 @@ TOLERANCE = 2e-5                                             # of the largest va
 def cases(draw):
     """(operation, arguments, keywords) at sizes that divide nothing."""
     x, wide = draw(2, 7, 9, 24), draw(2, 37, 48)
-    for name in ("exp", "sigmoid", "silu", "quick_gelu", "erf", "gelu"):
+    for name in ("exp", "sigmoid", "silu", "quick_gelu", "erf", "gelu", "relu", "tanh"):
         yield name, (wide,), {}
     yield "geglu", (wide,), {}
     yield "embedding", (draw(11, 5), np.array([[3, 0, 10]])), {}
+    yield "vector_of", (draw(2, 5, 6), np.array([[1, 9, 2, 9, 9], [9, 0, 0, 1, 2]]), 9), {}
     yield "linear", (wide, draw(20, 48), draw(20)), {}
     yield "linear", (wide, draw(20, 48)), {}
     yield "linear", (wide, draw(20, 48), draw(20), draw(2, 37, 20)), {}
@@ -23,8 +24,10 @@ def cases(draw):
         yield "group_norm", (x, draw(24), draw(24)), dict(groups=8, eps=1e-5, act=act)
     for k, stride, pad in ((3, 1, (1, 1)), (3, 2, (1, 1)), (3, 2, (0, 1)), (1, 1, (0, 0))):
         yield "conv2d", (x, draw(k, k, 24, 5), draw(5)), dict(stride=stride, pad=pad)
+    yield "conv2d", (x, draw(3, 3, 24, 5)), dict(pad=(1, 1))
     picture, w, b = draw(2, 33, 38, 24), draw(3, 3, 24, 20), draw(20)
     yield "conv2d", (picture, w, b), dict(pad=(1, 1))
+    yield "conv2d", (picture, w), dict(pad=(1, 1))
     for add in (draw(2, 1, 1, 20), draw(2, 33, 38, 20)):
         yield "norm_conv2d", (picture, draw(24), draw(24), w, b), dict(groups=8, eps=1e-5, add=add)
     yield "norm_conv2d", (x, draw(24), draw(24), w, b), dict(groups=8, eps=1e-5, add=draw(2, 7, 9, 20))

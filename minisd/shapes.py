@@ -29,7 +29,7 @@ class Shape:
             raise CheckpointError(f"{self.name} gives {self.shape}, which does not go with {other.shape} of {other.name}: "
                                   "a weight beside them is missing or of the wrong shape") from None
 
-    __add__ = __radd__ = __mul__ = __rmul__ = __truediv__ = _joined
+    __add__ = __radd__ = __sub__ = __mul__ = __rmul__ = __truediv__ = _joined
 
     def __getitem__(self, index):
         if self.shape is None:
@@ -53,7 +53,7 @@ def elementwise(x, *args, **kwargs):
     return x
 
 
-for _name in ("exp", "sigmoid", "silu", "quick_gelu", "erf", "gelu"):
+for _name in ("exp", "sigmoid", "silu", "quick_gelu", "erf", "gelu", "relu", "tanh"):
     ops.fast(Shape, _name)(elementwise)
 
 
@@ -70,6 +70,11 @@ def known(*arrays):
 @ops.fast(Shape)
 def embedding(weight, ids):
     return Shape((*ids.shape, weight.shape[1]) if known(weight) else None, weight.name)
+
+
+@ops.fast(Shape)
+def vector_of(x, ids, token):
+    return Shape((x.shape[0], x.shape[2]) if known(x) else None, x.name)
 
 
 @ops.fast(Shape)
@@ -98,7 +103,7 @@ def group_norm(x, weight, bias, groups, eps, act=None):
 
 
 @ops.fast(Shape)
-def conv2d(x, weight, bias, stride=1, pad=(0, 0), add=None, overwrite_add=False):
+def conv2d(x, weight, bias=None, stride=1, pad=(0, 0), add=None, overwrite_add=False):
     if not known(x, weight):
         return Shape(None, weight.name)
     if weight.ndim != 4:

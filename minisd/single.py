@@ -1,25 +1,28 @@
-"""A single .safetensors file with the names of CompVis' and Stability's own code ("LDM names"): Stable Diffusion 1.x and 2.x, and their
-inpainting models.   [LDM] https://github.com/CompVis/stable-diffusion
+"""A single .safetensors file with the names of CompVis' and Stability's own code ("LDM names"): Stable Diffusion 1.x, 2.x, XL and its
+refiner, with their inpainting and other models, the upscaler, vaes and ControlNets.   [LDM] https://github.com/CompVis/stable-diffusion
 
 Such a file has no configuration and no vocabulary: the family is read off the keys, the rest of the configuration off the shapes, and the
-vocabulary is CLIP's, which comes with minisd."""
+vocabulary is ldm.CLIP's, which comes with minisd."""
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from . import text, unet, vae
-from .checkpoint import Checkpoint, Component, TensorFiles, open_folder, refuse_pickle
+from . import ldm, taesd, unet
+from .checkpoint import Checkpoint, Component, open_folder
 from .errors import CheckpointError, InputError
-from .ldm import CLIP, OPEN_CLIP, UNET, VAE, clip_names, count, open_clip_names, unet_names, vae_names
+from .families import FAMILIES, UPSCALER, controlnet_config, text_config, unet_config, vae_config
+from .files import TensorFiles, refuse_pickle
 from .tokenizer import Tokenizer
 
-OTHERS = {"conditioner.embedders.": "Stable Diffusion XL", "model.diffusion_model.label_emb.": "the x4 upscaler",
-          "model.diffusion_model.joint_blocks.": "Stable Diffusion 3", "double_blocks.": "Flux", "control_model.": "a ControlNet",
-          "lora_unet_": "a LoRA; it goes with a model, by lora= or --lora", "cond_stage_model.roberta": "AltDiffusion",
-          "string_to_param": "a textual inversion", "emb_params": "a textual inversion"}
-SCHEDULER = dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1, clip_sample=False,
-                 set_alpha_to_one=False, skip_prk_steps=True, num_train_timesteps=1000)
+OTHERS = {"model.diffusion_model.joint_blocks.": "Stable Diffusion 3", "model.diffusion_model.double_blocks.": "Flux",
+          "double_blocks.": "Flux", "cond_stage_model.roberta": "AltDiffusion", "lora_": "a LoRA; it goes with a model, by lora= or --lora",
+          "string_to_param": "a textual inversion; it goes with a model, by textual_inversion= or --embedding",
+          "emb_params": "a textual inversion; it goes with a model, by textual_inversion= or --embedding",
+          "control_model.": "a ControlNet; it goes with a model, by controlnet= or --controlnet",
+          "controlnet_cond_embedding.": "a ControlNet; it goes with a model, by controlnet= or --controlnet",
+          "decoder.": "a vae; it goes with a model, by vae= or --vae"}
 
 
 class View(TensorFiles):
@@ -35,28 +38,42 @@ class View(TensorFiles):
     def shape(self, name):
         stored, cut = self.where[name]
         shape = self.tensors.shape(stored)
-        return shape if cut is None else shape[:2] if cut == "square" else (shape[0] // 3, *shape[1:])
+        if cut is None:
+            return shape
+        return shape[::-1] if cut == "turned" else shape[:2] if cut == "square" else (shape[0] // 3, *shape[1:])
 
     def read(self, name, memory):
         stored, cut = self.where[name]
         array, shape = self.tensors.read(stored, memory), self.shape(name)
-        return array if cut is None else array.reshape(shape) if cut == "square" else array[cut * shape[0]:(cut + 1) * shape[0]]
+        if cut is None:
+            return array
+        return array.T if cut == "turned" else array.reshape(shape) if cut == "square" else array[cut * shape[0]:(cut + 1) * shape[0]]
 
 
 class Part(Component):
     """One network of a single file."""
 
     def __init__(self, name, config, path, tensors, where):
-        self.name, self.config, self.place, self.files, self.added = name, config, f"{path}, {name}", [path], {}
+        self.name, self.config, self.place, self.files, self.added = name, config, Path(f"{path}, {name}"), [path], {}
         self.rows = {}
         self.tensors, self.stored = View(tensors, where), {n: n for n in where}
 
 
-def open_model(path, variant=None, prediction_type=None):
+class SingleFile(Checkpoint):
+    low_res_scheduler = UPSCALER
+
+    def tokenizers(self):
+        return [Tokenizer.packaged(pad="!" if c.config.act == "gelu" else None, length=c.config.length)       # OpenCLIP's, token 0
+                for c in self.text_encoders]
+
+
+def open_model(path, variant=None, prediction_type=None, extract_ema=False):
     """A diffusers folder or a single file -> (Checkpoint, names of keys that belong to no layer)."""
     path = Path(path)
     if path.is_file():
-        return open_file(path, prediction_type)
+        return open_file(path, prediction_type, extract_ema)
+    if extract_ema:
+        raise InputError(f"{path}: a folder has no EMA weights beside the others; extract_ema is for single files")
     opened = open_folder(path, variant)
     if prediction_type is not None:
         opened.scheduler = {**opened.scheduler, "prediction_type": checked(prediction_type)}
@@ -69,91 +86,117 @@ def checked(prediction_type):
     return prediction_type
 
 
-def open_file(path, prediction_type=None):
+def other_kind(tensors):
+    """What a file is that is no whole model, and which option it belongs to; None if it may be one."""
+    whole = any(key.startswith(ldm.UNET) for key in tensors)
+    marks = [mark for mark in OTHERS if mark.startswith(ldm.UNET) or not whole]
+    return next((OTHERS[mark] for mark in marks if any(key.startswith(mark) for key in tensors)), None)
+
+
+def open_file(path, prediction_type=None, extract_ema=False):
     """-> (Checkpoint, names of keys that belong to no layer).
 
-    prediction_type: "epsilon" or "v_prediction", which a file does not say; None asks an SD 2's unet itself.
+    prediction_type: "epsilon" or "v_prediction", which a file does not say; None asks an SD 2's unet itself
+    extract_ema: take the unet's running mean, which large files have beside it
     Raises CheckpointError for a file of another kind, saying which."""
     refuse_pickle(path)
     prediction_type = prediction_type and checked(prediction_type)
     tensors = TensorFiles([path])
-    for mark, kind in OTHERS.items():
-        if any(key.startswith(mark) for key in tensors):
-            raise CheckpointError(f"{path}: {kind}; a single file can be a Stable Diffusion 1.x or 2.x")
-    second = any(key.startswith(OPEN_CLIP) for key in tensors)
-    parts, unused = {}, []
-    for name, prefix, names in (("text_encoder", OPEN_CLIP if second else CLIP, open_clip_names if second else clip_names),
-                                ("unet", UNET, unet_names), ("vae", VAE, vae_names)):
+    mark, parts, unused = parts_of(tensors, path, extract_ema)
+    family, said = FAMILIES[mark], prediction_type or ("v_prediction" if "v_pred" in tensors else None)
+    if mark == ldm.OPEN_CLIP:
+        said = said or guess_prediction(parts["unet"])
+        if said == "v_prediction":
+            parts["unet"].config = replace(parts["unet"].config, sample_size=(96, 96))
+    scheduler = dict(family.scheduler, _class_name=family.sampler, **({"rescale_betas_zero_snr": True} if "ztsnr" in tensors else {}))
+    scheduler["prediction_type"] = said or scheduler["prediction_type"]
+    return SingleFile(path.stem, path, parts, scheduler, index={"force_zeros_for_empty_prompt": mark == ldm.XL_OPEN_CLIP}), unused
+
+
+def parts_of(tensors, path, extract_ema=False):
+    """A file's tensors -> (its mark in FAMILIES, {name: Part}, keys that belong to no layer)."""
+    kind = other_kind(tensors)
+    if kind:
+        raise CheckpointError(f"{path}: {kind}")
+    mark, family = next((mark, family) for mark, family in FAMILIES.items() if any(key.startswith(mark) for key in tensors) or not mark)
+    places, unused = {}, []
+    for name, prefix, names in (*family.texts, ("unet", ldm.UNET, ldm.unet_names), ("vae", ldm.VAE, ldm.vae_names)):
         keys = [key.removeprefix(prefix) for key in tensors if key.startswith(prefix)]
         if not keys:
             raise CheckpointError(f"{path}: holds no {name} (no key begins with {prefix}); its first key is "
-                                  f"{next(iter(tensors), 'missing')}; minisd reads whole models of Stable Diffusion 1.x and 2.x")
+                                  f"{next(iter(tensors), 'missing')}; minisd reads whole models of Stable Diffusion 1.x, 2.x and XL")
         found, odd = names(keys)
         unused += [prefix + key for key in odd]
-        parts[name] = {n: (prefix + stored, cut) for n, (stored, cut) in found.items()}
+        places[name] = {n: (prefix + stored, cut) for n, (stored, cut) in found.items()}
+    if extract_ema:
+        places["unet"] = {n: ("model_ema." + stored.removeprefix("model.").replace(".", ""), cut)
+                          for n, (stored, cut) in places["unet"].items()}
+        absent = [stored for stored, _ in places["unet"].values() if stored not in tensors]
+        if absent:
+            raise CheckpointError(f"{path}: holds no EMA weights, such as {absent[0]}; load it without extract_ema")
     try:
-        configs = dict(text_encoder=text_config(View(tensors, parts["text_encoder"]), second),
-                       unet=unet_config(View(tensors, parts["unet"]), second), vae=vae_config(View(tensors, parts["vae"])))
+        configs = {n: text_config(View(tensors, places[n]), names is not ldm.clip_names) for n, _, names in family.texts}
+        configs["unet"] = unet_config(View(tensors, places["unet"]), family.wide_heads, family.side)
+        configs["vae"] = vae_config(View(tensors, places["vae"]), family.scaling)
     except KeyError as e:
         raise CheckpointError(f"{path}: {e.args[0]} is missing; copy or download it again") from None
-    whole = {n: Part(n, configs[n], path, tensors, parts[n]) for n in parts}
-    prediction = prediction_type or (guess_prediction(whole["unet"]) if second else "epsilon")
-    if prediction == "v_prediction":
-        whole["unet"].config = replace(whole["unet"].config, sample_size=(96, 96))
-    scheduler = dict(SCHEDULER, _class_name="DDIMScheduler" if second else "PNDMScheduler", prediction_type=prediction)
-    return SingleFile(path.stem, path, *whole.values(), scheduler, None), unused
+    return mark, {n: Part(n, configs[n], path, tensors, places[n]) for n in places}, unused
 
 
-def open_vae(path):
-    """Another vae for a model: a folder with config.json, or a file with LDM names, its own or a whole model's -> a Component.
-
-    Raises InputError if there is no such thing, CheckpointError for a file of another kind."""
-    path = Path(path)
-    if path.is_dir():
-        return Component("vae", path / "vae" if (path / "vae").is_dir() else path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such file or folder")
+def open_part(path, name, prefix, names, config):
+    """One network from a file of its own or a larger one's -> (Part, keys of no layer).  config(view) -> its configuration."""
     refuse_pickle(path)
     tensors = TensorFiles([path])
-    prefix = VAE if any(key.startswith(VAE) for key in tensors) else ""
-    found, odd = vae_names([key.removeprefix(prefix) for key in tensors if key.startswith(prefix)])
+    prefix = prefix if any(key.startswith(prefix) for key in tensors) else ""
+    found, odd = names([key.removeprefix(prefix) for key in tensors if key.startswith(prefix)])
     if not found or odd and not prefix:
-        raise CheckpointError(f"{path}: no vae with LDM names; {odd[0] if odd else 'no key'} is of none.  One with diffusers' names "
-                              "is given as its folder, with config.json")
+        raise CheckpointError(f"{path}: no {name} with LDM names; {odd[0] if odd else 'no key'} is of none.  One with diffusers' names "
+                              f"is given as its folder, with config.json{'; this is ' + kind if (kind := other_kind(tensors)) else ''}")
     where = {n: (prefix + stored, cut) for n, (stored, cut) in found.items()}
     try:
-        return Part("vae", vae_config(View(tensors, where)), path, tensors, where)
+        return Part(name, config(View(tensors, where)), path, tensors, where), odd
     except KeyError as e:
         raise CheckpointError(f"{path}: {e.args[0]} is missing; copy or download it again") from None
 
 
-class SingleFile(Checkpoint):
-    def tokenizer(self):
-        second = self.text_encoder.config.act == "gelu"      # OpenCLIP pads with token 0, which is "!"
-        return Tokenizer.packaged(pad="!" if second else None, length=self.text_encoder.config.length)
+def existing(path):
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder")
+    return path
 
 
-def text_config(tensors, second):
-    length, width = tensors.shape("embeddings.position_embedding.weight")
-    return text.TextConfig(heads=max(1, width // 64), act="gelu" if second else "quick_gelu", width=width, length=length,
-                           layers=count(tensors, "encoder.layers"))
+def open_vae(path, scaling_factor):
+    """Another vae for a model: a folder with config.json, a file with LDM names, its own or a whole model's, or TAESD's -> a Component.
+
+    scaling_factor: of the model's latents, which such a file does not say.
+    Raises InputError if there is no such thing, CheckpointError for a file of another kind."""
+    path = existing(path)
+    if path.is_dir():
+        return Component("vae", path / "vae" if (path / "vae").is_dir() else path)
+    refuse_pickle(path)
+    tensors = TensorFiles([path])
+    if any(key.startswith("decoder.layers.") for key in tensors):
+        return Part("vae", taesd.TinyConfig(), path, tensors, {key: (key, None) for key in tensors})
+    part, _ = open_part(path, "vae", ldm.VAE, ldm.vae_names, partial(vae_config, scaling=scaling_factor))
+    return part
 
 
-def unet_config(tensors, second):
-    channels, in_channels = tensors.shape("conv_in.weight")[:2]
-    blocks = count(tensors, "down_blocks")
-    down = [(count(tensors, f"down_blocks.{i}.resnets"), int(f"down_blocks.{i}.attentions.0.norm.weight" in tensors.where))
-            for i in range(blocks)]
-    widths = [tensors.shape(f"down_blocks.{i}.resnets.0.conv1.weight")[0] for i in range(blocks)]
-    context = next(tensors.shape(n)[1] for n in tensors if n.endswith("attn2.to_k.weight"))
-    return unet.UNetConfig(channels=channels, heads=tuple(max(1, w // 64) if second else 8 for w in widths), in_channels=in_channels,
-                           out_channels=tensors.shape("conv_out.weight")[0], context_width=context,
-                           down=tuple(down), up=tuple((n + 1, attends) for n, attends in reversed(down)), sample_size=(64, 64))
+def open_controlnet(path):
+    """A ControlNet: a diffusers folder, or a file with LDM names or diffusers' -> a Component.
 
-
-def vae_config(tensors):
-    return vae.VAEConfig(levels=count(tensors, "decoder.up_blocks"), layers=count(tensors, "encoder.down_blocks.0.resnets"),
-                         latent_channels=tensors.shape("post_quant_conv.weight")[0])
+    Raises InputError if there is no such thing, CheckpointError for a file of another kind."""
+    path = existing(path)
+    if path.is_dir():
+        return Component("controlnet", path)
+    refuse_pickle(path)
+    tensors = TensorFiles([path])
+    plain = any(key.startswith("controlnet_cond_embedding.") for key in tensors)
+    names = (lambda keys: ({key: (key, None) for key in keys}, [])) if plain else ldm.unet_names
+    part, odd = open_part(path, "controlnet", ldm.CONTROLNET, names, controlnet_config)
+    if odd:
+        raise CheckpointError(f"{path}: {len(odd)} keys belong to no layer of a ControlNet, such as {odd[0]}")
+    return part
 
 
 def guess_prediction(part):

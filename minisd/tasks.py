@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from .errors import CheckpointError, InputError
+from .samplers import TRAINING
+from .schedules import alphas_cumprod
 
 
 @dataclass(frozen=True)
@@ -18,6 +20,8 @@ class Start:
     beside: Any = None                      # (B,h,w,k) what the unet reads beside the latent
     mix: Callable | None = None             # mix(x, i) -> x, after step i
     image_guidance: float | None = None     # how hard to follow `beside`, which is then guided as the prompt is
+    labels: int | None = None               # class label for each picture
+    tile: int | None = None                 # latent positions of the pieces that a large picture is worked on in
 
 
 def txt2img(pipe, method, steps, draw, shape):
@@ -26,15 +30,17 @@ def txt2img(pipe, method, steps, draw, shape):
     return lambda: Start(pipe.noise(draw, shape) * float(method.init_sigma))
 
 
-def img2img(pixels, strength):
-    """From a picture, noised to the level of a step in the middle: pixels (1,H,W,3) in [0,1].   Meng et al. 2022 (SDEdit)."""
+def img2img(pixels, strength, denoising_start=None):
+    """From a picture, noised to the level of a step in the middle: pixels (1,H,W,3) in [0,1].   Meng et al. 2022 (SDEdit).
+
+    pixels may be latents; with denoising_start they are noisy already, another model having brought them there."""
     def begin(pipe, method, steps, draw, shape):
         require_channels(pipe, "img2img", pipe.vae_config.latent_channels)
-        first = first_step(method, steps, strength)
+        first = first_step(method, steps, strength) if denoising_start is None else resume(method, denoising_start)
 
         def start():
             x0 = latents(pipe, pixels, draw, shape)          # the encoder's sample is drawn before the noise
-            return Start(method.add_noise(x0, pipe.noise(draw, shape), first), first)
+            return Start(x0 if denoising_start is not None else method.add_noise(x0, pipe.noise(draw, shape), first), first)
         return start
     return begin
 
@@ -83,10 +89,69 @@ def instruct_pix2pix(pixels, image_guidance):
     return begin
 
 
+def depth2img(pixels, depth, strength):
+    """As img2img, beside a map of depths (1,h,w,1) in [-1,1] that the unet reads."""
+    def begin(pipe, method, steps, draw, shape):
+        require_channels(pipe, "depth2img", pipe.vae_config.latent_channels + 1)
+        first = first_step(method, steps, strength)
+
+        def start():
+            x0 = latents(pipe, pixels, draw, shape)
+            beside = np.broadcast_to(depth.astype(pipe.latent_dtype), (*shape[:3], 1))
+            return Start(method.add_noise(x0, pipe.noise(draw, shape), first), first, beside)
+        return start
+    return begin
+
+
+def upscale(pixels, noise_level, tile):
+    """From noise, beside a small picture (1,h,w,3) in [0,1], itself noised to a level that the unet is told.   [LDM] section 4.4."""
+    def begin(pipe, method, steps, draw, shape):
+        require_channels(pipe, "upscale", pipe.vae_config.latent_channels + 3)
+        levels, said = pipe.unet_config.classes, pipe.checkpoint.low_res_scheduler
+        most = pipe.checkpoint.index.get("max_noise_level", 350)
+        if isinstance(noise_level, bool) or not isinstance(noise_level, int) or not 0 <= noise_level <= min(most, levels - 1):
+            raise InputError(f"noise_level is {noise_level!r}; it must be a whole number from 0 to {min(most, levels - 1)}")
+        if not said:
+            raise CheckpointError(f"{pipe.checkpoint.folder}: no low_res_scheduler, which says how an upscaler's picture is noised")
+        abar = float(alphas_cumprod({**TRAINING, **said})[noise_level])
+
+        def start():
+            noise = pipe.noise(draw, (len(draw) if isinstance(draw, list) else 1, *pixels.shape[1:]))     # drawn before the latents'
+            small = abar**0.5 * (2 * pixels.astype(noise.dtype) - 1) + (1 - abar) ** 0.5 * noise
+            x = pipe.noise(draw, shape) * float(method.init_sigma)
+            return Start(x, beside=np.broadcast_to(small, (*shape[:3], 3)), labels=noise_level,
+                         tile=tile if max(shape[1:3]) > tile else None)
+        return start
+    return begin
+
+
+def rescaled(out, with_text, share):
+    """The guided prediction brought back to the spread of the one with the prompt, by a share of 0 .. 1.   Lin et al. 2023, eq. 15-16."""
+    axes = tuple(range(1, out.ndim))
+    ratio = with_text.std(axes, keepdims=True, ddof=1) / out.std(axes, keepdims=True, ddof=1)
+    return share * (out * ratio) + (1 - share) * out
+
+
 def latents(pipe, pixels, draw, shape):
     """One picture's latents for each of the batch: drawn once, or once from each generator if each picture has its own."""
+    if pixels.shape[-1] == shape[-1]:                        # latents already
+        if len(pixels) not in (1, shape[0]):
+            raise InputError(f"latents of {len(pixels)} pictures for {shape[0]} prompts; give one for each, or one for all")
+        return np.broadcast_to(pixels.astype(pipe.latent_dtype), shape)
     found = pipe.draw_latents(np.repeat(pixels, shape[0], axis=0) if isinstance(draw, list) else pixels, draw)
     return np.broadcast_to(found, shape)
+
+
+def stop(method, share):
+    """The number of the step before which a run ends that leaves the rest to another model: share of the training's timesteps."""
+    n = len(method.abar)
+    return len([t for t in method.timesteps if t >= round(n - share * n)])
+
+
+def resume(method, share):
+    """The number of the step with which such another run begins."""
+    first, k = stop(method, share), method.calls_a_step
+    return first - (first % k)
 
 
 def first_step(method, steps, strength):
@@ -107,5 +172,6 @@ def require_channels(pipe, task, channels):
     if found != channels:
         own = pipe.vae_config.latent_channels
         use = {own: ": this is a model for txt2img and img2img", 2 * own + 1: ": this is an inpainting model; use 'minisd inpaint'",
-               2 * own: ": this is an instruct-pix2pix model; use 'minisd pix2pix'"}.get(found, ": this model is for another task")
+               2 * own: ": this is an instruct-pix2pix model; use 'minisd pix2pix'", own + 3: ": this is an upscaler; use 'minisd upscale'",
+               own + 1: ": this is a model for depth2img"}.get(found, ": this model is for another task")
         raise CheckpointError(f"unet: conv_in takes {found} channels, {task}'s latents have {channels}{use}")

@@ -2,7 +2,6 @@
 
 The merging is the tokenizers library's; here is how CLIP sets it up and what a Stable Diffusion folder says."""
 import gzip
-import json
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers
 
 from .errors import CheckpointError, InputError
+from .files import read_json, read_text
 
 # Contractions, runs of letters, single digits, runs of anything else that is not space.
 WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
@@ -137,24 +137,3 @@ def added_token(token):
     how = token if isinstance(token, dict) else {"normalized": False}
     return tokenizers.AddedToken(content(token), **{k: how.get(k, False) for k in ("single_word", "lstrip", "rstrip")},
                                  normalized=how.get("normalized", False))
-
-
-def read_json(path):
-    """The file's contents, a dictionary, {} if there is no file; raises CheckpointError if it is anything else."""
-    if not path.is_file():
-        return {}
-    try:
-        found = json.loads(read_text(path))
-    except json.JSONDecodeError as e:
-        raise CheckpointError(f"{path}: damaged, not readable as JSON ({e}); copy or download it again") from e
-    if not isinstance(found, dict):
-        raise CheckpointError(f"{path}: holds a {type(found).__name__}, where names and values were expected; copy or download it again")
-    return found
-
-
-def read_text(path):
-    """The file's text; raises CheckpointError if it cannot be read."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as e:
-        raise CheckpointError(f"{path}: cannot be read as text ({e}); copy or download it again") from e

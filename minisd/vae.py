@@ -19,6 +19,7 @@ class VAEConfig:
     latent_channels: int = 4
     quant: bool = True                      # has quant_conv and post_quant_conv
     post_quant: bool = True
+    in_float32: bool = False                # whether its numbers run beyond float16, as Stable Diffusion XL's do
 
     @classmethod
     def read(cls, c):
@@ -33,12 +34,17 @@ class VAEConfig:
         return cls(groups=whole("vae", c, "norm_num_groups", 32), scaling_factor=scaling,
                    levels=len(listed("vae", c, "block_out_channels")), layers=whole("vae", c, "layers_per_block", 1),
                    latent_channels=whole("vae", c, "latent_channels", 4), quant=bool(c.get("use_quant_conv", True)),
-                   post_quant=bool(c.get("use_post_quant_conv", True)))
+                   post_quant=bool(c.get("use_post_quant_conv", True)), in_float32=bool(c.get("force_upcast", True)))
 
     @property
     def factor(self):
         """How many pixels a latent position is wide."""
         return 2 ** (self.levels - 1)
+
+    @property
+    def moments(self):
+        """Channels that encode() gives."""
+        return 2 * self.latent_channels
 
     def counts(self):
         """{path of a list of layers: how many this network has}, to hold a checkpoint against."""

@@ -19,6 +19,42 @@ MODELS = {
                                     down_block_types=[XA] * 3, up_block_types=["CrossAttnUpBlock2D"] * 3, mid_block_type=None)),
     "vae": ("vae", VAE),
 }
+TEXT_2 = dict(hidden_size=48, intermediate_size=96, num_hidden_layers=3, num_attention_heads=3, vocab_size=49408, eos_token_id=2,
+              hidden_act="gelu", projection_dim=32, max_position_embeddings=77, architectures=["CLIPTextModelWithProjection"])
+XL = dict(UNET, block_out_channels=[32, 48, 64], down_block_types=[D, XA, XA], up_block_types=["CrossAttnUpBlock2D"] * 2 + [U],
+          transformer_layers_per_block=[1, 2, 3], attention_head_dim=[2, 3, 4], cross_attention_dim=88, use_linear_projection=True,
+          addition_embed_type="text_time", addition_time_embed_dim=16, projection_class_embeddings_input_dim=6 * 16 + 32)
+REFINER = dict(XL, block_out_channels=[32, 48, 64, 64], down_block_types=[D, XA, XA, D], up_block_types=[U] + XL["up_block_types"],
+               transformer_layers_per_block=2, attention_head_dim=[2, 3, 4, 4], cross_attention_dim=48,
+               projection_class_embeddings_input_dim=5 * 16 + 32)
+CONTROLNET = {k: v for k, v in UNET.items() if k not in ("up_block_types", "sample_size", "out_channels")}
+MODELS |= {
+    "text_xl": ("text_encoder_2", TEXT_2),
+    "unet_xl": ("unet", XL),
+    "unet_refiner": ("unet", REFINER),
+    "unet_ssd": ("unet", dict(XL, transformer_layers_per_block=[1, [1, 2], [2, 1]], mid_block_type=None,
+                              reverse_transformer_layers_per_block=[[2, 1, 3], [1, 2, 1], 1])),
+    "unet_upscaler": ("unet", dict(UNET, in_channels=7, down_block_types=[D, XA, XA, XA], up_block_types=["CrossAttnUpBlock2D"] * 3 + [U],
+                                   only_cross_attention=[True, True, True, False], num_class_embeds=1000, attention_head_dim=4,
+                                   use_linear_projection=True)),
+    "unet_lcm": ("unet", dict(UNET, attention_head_dim=4, time_cond_proj_dim=24)),
+    "controlnet_sd1": ("controlnet", dict(CONTROLNET, attention_head_dim=4, conditioning_embedding_out_channels=[4, 6, 8, 10])),
+    "controlnet_xl": ("controlnet", dict({k: v for k, v in XL.items() if k in CONTROLNET or "addition" in k or "projection" in k or
+                                          "transformer" in k}, conditioning_embedding_out_channels=[4, 6, 8, 10])),
+    "vae_upscaler": ("vae", dict(VAE, block_out_channels=[16, 32, 48], down_block_types=["DownEncoderBlock2D"] * 3,
+                                 up_block_types=["UpDecoderBlock2D"] * 3, scaling_factor=0.08333)),
+    "taesd": ("vae", dict(_class_name="AutoencoderTiny", encoder_block_out_channels=[12] * 4, decoder_block_out_channels=[12] * 4)),
+}
+VARIANTS = {"vae_xl": ("vae", dict(scaling_factor=0.13025, force_upcast=True))}              # -> (one of MODELS, what its config says more)
+
+
+def network(name):
+    """One of MODELS or VARIANTS -> (component, config, the one of MODELS whose weights' shapes it has)"""
+    like, more = VARIANTS.get(name, (name, {}))
+    component, config = MODELS[like]
+    return component, dict(config, **more), like
+
+
 BATCH = 2
 # case -> (height, width of the latent, scale of the input); odd sizes make the unet's levels odd too
 SIZES = {"wide": (8, 12, 1.0), "tall": (13, 7, 1.0), "faint": (8, 12, 0.01)}
@@ -61,6 +97,61 @@ TASKS = {
     **{f"inpaint {s}": ("sd2", "inpaint", 4, dict(A_FOX, strength=0.8, sampler=s)) for s in ("ddim", "euler", "heun", "unipc")},
 }
 
+# Other families: name -> (the reference's kind of pipeline, models, scheduler_config.json, what model_index.json says besides)
+EULER = dict(SCHEDULE, _class_name="EulerDiscreteScheduler", timestep_spacing="leading")
+LCM = dict(SCHEDULE, _class_name="LCMScheduler", original_inference_steps=50, set_alpha_to_one=True)
+ZERO_SNR = dict(SCHEDULE, _class_name="DDIMScheduler", prediction_type="v_prediction", rescale_betas_zero_snr=True,
+                timestep_spacing="trailing")
+UPSCALER = dict(SCHEDULE, _class_name="DDIMScheduler", prediction_type="v_prediction", beta_start=0.0001, beta_end=0.02)
+SD1, SD2 = ["text_sd1", "unet_sd1", "vae"], ["text_sd2", "unet_sd2", "vae"]
+FAMILIES = {
+    "xl": ("StableDiffusionXL", ["text_sd1", "text_xl", "unet_xl", "vae_xl"], EULER, dict(force_zeros_for_empty_prompt=True)),
+    "refiner": ("StableDiffusionXL", ["text_xl", "unet_refiner", "vae_xl"], EULER, dict(force_zeros_for_empty_prompt=False,
+                                                                                      requires_aesthetics_score=True)),
+    "turbo": ("StableDiffusion", SD2, dict(EULER, timestep_spacing="trailing"), {}),
+    "xl turbo": ("StableDiffusionXL", ["text_sd1", "text_xl", "unet_xl", "vae_xl"], dict(
+        EULER, _class_name="EulerAncestralDiscreteScheduler", timestep_spacing="trailing"), dict(force_zeros_for_empty_prompt=True)),
+    "lcm": ("LatentConsistencyModel", ["text_sd1", "unet_lcm", "vae"], LCM, {}),
+    "zero snr": ("StableDiffusion", SD2, ZERO_SNR, {}),
+    "sd1": ("StableDiffusion", SD1, dict(SCHEDULE, _class_name="DDIMScheduler"), {}),
+    "taesd": ("StableDiffusion", ["text_sd1", "unet_sd1", "taesd"], dict(SCHEDULE, _class_name="DDIMScheduler"), {}),
+    "upscaler": ("StableDiffusionUpscale", ["text_sd2", "unet_upscaler", "vae_upscaler"], UPSCALER, dict(max_noise_level=350)),
+    "depth": ("StableDiffusionDepth2Img", SD2, dict(SCHEDULE, _class_name="DDIMScheduler"), {}),
+}
+A_CASTLE = dict(prompt="a castle on a hill", num_inference_steps=3, guidance_scale=6.0, seed=11, width=72, height=56)
+# run -> (family, task, ControlNets, channels the unet takes, arguments)
+RUNS = {
+    "xl": ("xl", "txt2img", [], 4, dict(A_CASTLE, num_images=2)),
+    "xl negative": ("xl", "txt2img", [], 4, dict(A_CASTLE, negative_prompt="blurry", original_size=(40, 30), target_size=(64, 96),
+                                                 crops_coords_top_left=(3, 5), guidance_rescale=0.6)),
+    "xl skip": ("xl", "txt2img", [], 4, dict(A_CASTLE, clip_skip=3, sampler="dpmpp_2m")),
+    "xl img2img": ("xl", "img2img", [], 4, dict(A_CASTLE, strength=0.7)),
+    "xl inpaint": ("xl", "inpaint", [], 4, dict(A_CASTLE, strength=0.9)),
+    "xl inpaint 9": ("xl", "inpaint", [], 9, dict(A_CASTLE, strength=1.0)),
+    "xl pix2pix": ("xl", "instruct_pix2pix", [], 8, dict(A_CASTLE, negative_prompt="blurry", image_guidance_scale=1.3)),
+    "refiner": ("refiner", "img2img", [], 4, dict(A_CASTLE, strength=0.7, negative_prompt="blurry", aesthetic_score=7.0,
+                                                  negative_aesthetic_score=2.0)),
+    "turbo": ("turbo", "txt2img", [], 4, dict(A_CASTLE, num_inference_steps=1, guidance_scale=0.0)),
+    "xl turbo": ("xl turbo", "txt2img", [], 4, dict(A_CASTLE, num_inference_steps=2, guidance_scale=0.0)),
+    "lcm": ("lcm", "txt2img", [], 4, dict(A_CASTLE, num_inference_steps=4, guidance_scale=8.5)),
+    "lcm's sampler": ("sd1", "txt2img", [], 4, dict(A_CASTLE, num_inference_steps=4, guidance_scale=1.5, sampler="lcm")),
+    "lcm img2img": ("sd1", "img2img", [], 4, dict(A_CASTLE, num_inference_steps=4, sampler="lcm", strength=0.5)),
+    "zero snr": ("zero snr", "txt2img", [], 4, dict(A_CASTLE, guidance_rescale=0.7, num_images=2)),
+    "taesd": ("taesd", "txt2img", [], 4, A_CASTLE),
+    "taesd img2img": ("taesd", "img2img", [], 4, dict(A_CASTLE, strength=0.7)),
+    "upscale": ("upscaler", "upscale", [], 7, dict(A_CASTLE, noise_level=30, num_images=2)),
+    "depth": ("depth", "depth2img", [], 5, dict(A_CASTLE, strength=0.7)),
+    "controlnet": ("sd1", "txt2img", ["controlnet_sd1"], 4, dict(A_CASTLE, controlnet_conditioning_scale=0.8, num_images=2)),
+    "two controlnets": ("sd1", "txt2img", ["controlnet_sd1"] * 2, 4, dict(A_CASTLE, controlnet_conditioning_scale=[0.8, 0.5],
+                                                                         control_guidance_start=[0.0, 0.4],
+                                                                         control_guidance_end=[0.7, 1.0])),
+    "guess": ("sd1", "txt2img", ["controlnet_sd1"], 4, dict(A_CASTLE, guess_mode=True)),
+    "controlnet img2img": ("sd1", "img2img", ["controlnet_sd1"], 4, dict(
+        A_CASTLE, strength=0.7, controlnet_conditioning_scale=0.8, control_guidance_start=0.3)),
+    "controlnet inpaint": ("sd1", "inpaint", ["controlnet_sd1"], 9, dict(A_CASTLE, strength=1.0, controlnet_conditioning_scale=0.5)),
+    "xl controlnet": ("xl", "txt2img", ["controlnet_xl"], 4, dict(A_CASTLE, controlnet_conditioning_scale=0.5)),
+}
+
 # LoRA files -> (spelling, layers of the unet, of the text encoder, rank, alpha or None, weight)
 ATTENTION = "down_blocks.0.attentions.0.transformer_blocks.0"
 LORA_UNET = [f"{ATTENTION}.attn1.to_q", f"{ATTENTION}.attn2.to_v", f"{ATTENTION}.attn1.to_out.0", f"{ATTENTION}.ff.net.0.proj",
@@ -70,7 +161,7 @@ LORA_TEXT = [f"encoder.layers.{i}.{k}" for i in (0, 1) for k in ("self_attn.q_pr
 LORAS = {"kohya": ("kohya", LORA_UNET, LORA_TEXT, 4, 2.0, 0.8), "peft": ("peft", LORA_UNET, LORA_TEXT, 3, None, 1.0),
          "diffusers": ("diffusers", LORA_UNET[:3], [], 4, None, 1.0)}
 
-SAMPLER_NAMES = ["ddpm", "ddim", "pndm", "lms", "euler", "euler_a", "heun", "dpm2", "dpm2_a", "dpmpp_2m", "dpmpp_2m_sde", "unipc"]
+SAMPLER_NAMES = ["ddpm", "ddim", "pndm", "lms", "euler", "euler_a", "heun", "dpm2", "dpm2_a", "dpmpp_2m", "dpmpp_2m_sde", "unipc", "lcm"]
 RESPACING = ["lms", "euler", "heun", "dpm2", "dpm2_a", "dpmpp_2m", "dpmpp_2m_sde", "unipc"]
 NO_SAMPLE = ["pndm", "euler_a", "dpm2", "dpm2_a"]            # the reference does not take prediction_type "sample" here
 SAMPLE_SHAPE = (1, 4, 4, 3)                                  # (B,C,H,W)

@@ -1,6 +1,7 @@
 """Golden files: reading them, and holding minisd against them.
 
 A file has the reference's outputs in full and, of every layer, a fingerprint (see docs/goldens.md)."""
+import gzip
 import json
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 import minisd
-from minisd import nn, samplers, text, unet, vae
+from minisd import controlnet, nn, samplers, taesd, text, unet, vae
 from minisd.rng import TorchCPU
 from minisd.weights import Weights
 
@@ -20,6 +21,7 @@ FOLDER = Path(__file__).parent / "goldens"
 BOUND = 1e-5                                                 # of the largest value of an output
 LAYER_BOUND = 3e-5                                           # of a layer's fingerprint: in the faint case norms magnify rounding
 SAMPLES = 16
+CORNER = slice(None), slice(40), slice(40)                   # what is kept of pixels
 
 
 class Golden(dict):
@@ -29,6 +31,11 @@ class Golden(dict):
         with safe_open(Path(folder) / f"{name}.safetensors", framework="numpy") as file:
             super().__init__({k: file.get_tensor(k) for k in file.keys()})
             self.about = {k: json.loads(v) for k, v in (file.metadata() or {}).items()}
+
+
+def keys(folder=FOLDER):
+    """{checkpoint: {component: {weight name: shape}}} of real sizes, as the reference has them."""
+    return json.loads(gzip.decompress((Path(folder) / "keys.json.gz").read_bytes()))
 
 
 def fingerprint(x):
@@ -58,18 +65,35 @@ def weights_of(model, dtype=None):
 def model_inputs(model):
     """case -> the inputs of the network, in the reference's layout (B,C,H,W); drawn by name, so goldens hold none."""
     component, config = cases.MODELS[model]
-    if component == "text_encoder":
+    if component.startswith("text_encoder"):
         length = config["max_position_embeddings"]
         return {"prompts": np.array([(row + [49407] * length)[:length] for row in cases.TOKENS])}
     found = {}
     for case, (h, w, scale) in cases.SIZES.items():
         scale = np.float32(scale)
-        if component == "unet":
-            found[case] = (scale * recipe.standard(f"{case}.sample", (cases.BATCH, 4, h, w)), np.float32(cases.TIMESTEPS),
-                           scale * recipe.standard(f"{case}.context", (cases.BATCH, 77, config["cross_attention_dim"])))
+        if component in ("unet", "controlnet"):
+            shape = cases.BATCH, config["in_channels"], h, w
+            found[case] = (scale * recipe.standard(f"{case}.sample", shape), np.float32(cases.TIMESTEPS),
+                           scale * recipe.standard(f"{case}.context", (cases.BATCH, 77, config["cross_attention_dim"])), told(config))
+            if component == "controlnet":
+                found[case][-1]["hint"] = recipe.uniform(f"{case}.hint", (cases.BATCH, 3, 8 * h, 8 * w)) / 2 + np.float32(0.5)
         else:
             found[f"decode {case}"] = scale * recipe.standard(f"{case}.latent", (cases.BATCH, 4, h, w))
             found[f"encode {case}"] = scale * recipe.uniform(f"{case}.pixels", (cases.BATCH, 3, 8 * h, 8 * w))
+    return found
+
+
+def told(config):
+    """What else a unet of this config is told, as unet.time_embedding() takes it."""
+    found = {}
+    if "addition_embed_type" in config:
+        sizes = config["projection_class_embeddings_input_dim"] // config["addition_time_embed_dim"] - 2       # the pooled text has two
+        found["text_embeds"] = recipe.standard("pooled", (cases.BATCH, cases.TEXT_2["projection_dim"]))
+        found["time_ids"] = np.float32([[1024, 768, 0, 12, 512, 640], [56, 72, 3, 5, 640, 512]])[:, :sizes]
+    if "num_class_embeds" in config:
+        found["class_labels"] = np.array([20, 349])
+    if "time_cond_proj_dim" in config:
+        found["timestep_cond"] = recipe.uniform("guidance", (cases.BATCH, config["time_cond_proj_dim"]))
     return found
 
 
@@ -81,9 +105,19 @@ def run_model(model, case, p, trace=True):
     def run():
         if component == "text_encoder":
             return text.encode(p, given, text.TextConfig.read(raw))
+        if component == "text_encoder_2":
+            return text.encode_xl(p, given, text.TextConfig.read(raw))[1]
         if component == "unet":
-            x, t, context = given
-            return unet.unet(p, channels_last(x), t, context, unet.UNetConfig.read(raw))
+            x, t, context, told = given
+            return unet.unet(p, channels_last(x), t, context, unet.UNetConfig.read(raw), **told)
+        if component == "controlnet":
+            x, t, context, told = given
+            hint = controlnet.hint(p, channels_last(told["hint"]))
+            told = {k: a for k, a in told.items() if k != "hint"}
+            return controlnet.controlnet(p, channels_last(x), t, context, hint, np.ones((13, 1, 1, 1, 1), np.float32),
+                                         controlnet.ControlNetConfig.read(raw), **told)[0]
+        if "AutoencoderTiny" in raw.values():
+            return getattr(taesd, case.split()[0])(p, channels_last(given), taesd.TinyConfig.read(raw))
         c = vae.VAEConfig.read(raw)
         if case.startswith("encode"):
             return vae.encode(p, channels_last(given), c)
@@ -177,6 +211,52 @@ def write_pipeline(folder, name, prefix="", channels=4):
     return recipe.write_model(Path(folder), configs, shapes, scheduler, pad, prefix)
 
 
+def write_family(folder, name, channels=4):
+    """The diffusers folder of one of cases.FAMILIES."""
+    _, models, scheduler, index = cases.FAMILIES[name]
+    parts = {component: (config, like) for component, config, like in map(cases.network, models)}
+    configs, shapes = {c: config for c, (config, _) in parts.items()}, {c: Golden(like).about["shapes"] for c, (_, like) in parts.items()}
+    first, _, *window = shapes["unet"]["conv_in.weight"]
+    configs["unet"] = dict(configs["unet"], in_channels=channels)
+    shapes["unet"] = dict(shapes["unet"], **{"conv_in.weight": [first, channels, *window]})
+    recipe.write_model(Path(folder), configs, shapes, scheduler, "!" if "text_sd2" in models else None, index=index)
+    if name == "upscaler":
+        (Path(folder) / "low_res_scheduler").mkdir()
+        (Path(folder) / "low_res_scheduler" / "scheduler_config.json").write_text(json.dumps(dict(scheduler, _class_name="DDPMScheduler")))
+    return Path(folder)
+
+
+def write_controlnet(folder, model):
+    return recipe.write_network(Path(folder) / model, "controlnet", cases.MODELS[model][1], Golden(model).about["shapes"])
+
+
+def depth_map():
+    """(7,9): as large as the latents of a_picture(), so that nothing is resized."""
+    return recipe.standard("depth", (7, 9))
+
+
+def given_to(task, controls):
+    """Pictures that a task is given, and the ControlNets."""
+    picture, mask = a_picture()
+    found = {"txt2img": {}, "inpaint": dict(image=picture, mask_image=mask), "depth2img": dict(image=picture, depth_map=depth_map())}.get(
+        task, dict(image=picture))
+    return {**found, **(dict(control_image=[picture, mask.convert("RGB")][:controls]) if controls else {})}
+
+
+def compare_run(name, golden, folder):
+    """The errors of one of cases.RUNS' latent after all steps, and of the pixels that the reference's latent is decoded to; its model
+    is written below `folder`."""
+    family, task, controls, channels, how = cases.RUNS[name]
+    place = Path(folder) / f"{family} {channels}"
+    place = place if place.exists() else write_family(place, family, channels)
+    pipe = minisd.load(place, controlnet=[write_controlnet(folder, model) for model in controls])
+    how = {k: v for k, v in how.items() if k not in ("width", "height") or task == "txt2img"}
+
+    expected = channels_last(golden[f"{name}.latent"])
+    found = getattr(pipe, task)(output="latent", **given_to(task, len(controls)), **how)
+    return relative(found, expected), float(np.abs(pipe.decode(expected)[CORNER] - golden[f"{name}.pixels"]).max())
+
+
 def lora_file(name, path):
     """One of cases.LORAS, drawn by name, as the tools write them."""
     spelling, unet_layers, text_layers, rank, alpha, _ = cases.LORAS[name]
@@ -230,13 +310,20 @@ def compare_lora(name, golden, folder):
 LORA_HOW = dict(prompt="a fox", num_inference_steps=3, guidance_scale=5.0, seed=3, width=64, height=64, sampler="ddim")
 
 
-def compare_single(second, golden, folder):
-    """The error of a picture made from a single file with LDM names, of SD 2 if `second`: its latent and its pixels."""
-    path = ldm.write(Path(folder) / f"single {1 + second}.safetensors", second)
-    pipe = minisd.load(path, prediction_type="epsilon")
-    how = dict(LORA_HOW, num_inference_steps=3)
-    latent, pixels = golden[f"single {1 + second}.latent"], golden[f"single {1 + second}.pixels"]
-    return max(relative(pipe.txt2img(**how, output="latent"), channels_last(latent)), relative(pipe.txt2img(**how, output="array"), pixels))
+# file with LDM names -> (family, channels the unet takes, task)
+SINGLES = {"SD 1": ("SD 1", 4, "txt2img"), "SD 2": ("SD 2", 4, "txt2img"), "XL": ("XL", 4, "txt2img"), "refiner": ("refiner", 4, "img2img"),
+           "pix2pix": ("SD 1", 8, "instruct_pix2pix"), "inpainting": ("SD 2", 9, "inpaint"), "upscaler": ("upscaler", 7, "upscale")}
+
+
+def compare_single(name, golden, folder):
+    """The error of a picture made from a single file with LDM names: of its latent, and of what the reference's is decoded to."""
+    family, channels, task = SINGLES[name]
+    path = ldm.write(Path(folder) / f"{name}.safetensors", family, in_channels=channels)
+    pipe = minisd.load(path, prediction_type=None if family == "upscaler" else "epsilon")
+    how = {k: v for k, v in LORA_HOW.items() if task == "txt2img" or k not in ("width", "height")}
+    latent = channels_last(golden[f"single {name}.latent"])
+    found = getattr(pipe, task)(**how, **given_to(task, 0), output="latent")
+    return max(relative(found, latent), float(np.abs(pipe.decode(latent)[CORNER] - golden[f"single {name}.pixels"]).max()))
 
 
 INVERTED = "a photo of <my-cat>, wearing <three-hats> and a scarf"

@@ -1,6 +1,7 @@
 """Writes tests/goldens from diffusers and transformers (`pip install '.[goldens]'`); with --check, makes them anew in a
 temporary folder, holds them against the stored ones, and minisd against them, and prints each model's worst layer."""
 import argparse
+import gzip
 import inspect
 import json
 import logging
@@ -13,11 +14,13 @@ import diffusers
 import golden
 import ldm
 import numpy as np
+import published
 import recipe
 import torch
 import transformers
 from diffusers import (
     AutoencoderKL,
+    ControlNetModel,
     StableDiffusionImg2ImgPipeline,
     StableDiffusionInpaintPipeline,
     StableDiffusionInstructPix2PixPipeline,
@@ -25,16 +28,17 @@ from diffusers import (
     UNet2DConditionModel,
 )
 from diffusers.loaders.single_file_utils import (
+    convert_controlnet_checkpoint,
     convert_ldm_clip_checkpoint,
     convert_ldm_unet_checkpoint,
     convert_ldm_vae_checkpoint,
     convert_open_clip_checkpoint,
 )
 from safetensors.numpy import save_file
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 import minisd
-from minisd.checkpoint import SHIPPED
+from minisd.hub import SHIPPED
 
 VERSIONS = {"torch": torch.__version__, "diffusers": diffusers.__version__, "transformers": transformers.__version__,
             "numpy": np.__version__}
@@ -42,7 +46,7 @@ SCHEDULERS = {"ddpm": "DDPMScheduler", "ddim": "DDIMScheduler", "pndm": "PNDMSch
               "euler": "EulerDiscreteScheduler", "euler_a": "EulerAncestralDiscreteScheduler", "heun": "HeunDiscreteScheduler",
               "dpm2": "KDPM2DiscreteScheduler", "dpm2_a": "KDPM2AncestralDiscreteScheduler",
               "dpmpp_2m": "DPMSolverMultistepScheduler", "dpmpp_2m_sde": "DPMSolverMultistepScheduler",
-              "unipc": "UniPCMultistepScheduler"}
+              "unipc": "UniPCMultistepScheduler", "lcm": "LCMScheduler"}
 DRIFT = golden.BOUND                                        # torch on another processor rounds differently
 
 
@@ -59,15 +63,22 @@ def save(folder, name, arrays, **about):
               metadata={k: json.dumps(v) for k, v in {**about, "versions": VERSIONS}.items()})
 
 
+def network_of(component, config):
+    """The reference's network, as it is made."""
+    if component.startswith("text_encoder"):
+        return {"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}[component](CLIPTextConfig(**config))
+    kinds = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "controlnet": ControlNetModel}
+    kind = getattr(diffusers, config["_class_name"]) if "_class_name" in config else kinds[component]
+    return kind(**{k: v for k, v in config.items() if k != "_class_name"})
+
+
 def build(component, config):
     """The reference's network with drawn weights."""
-    if component == "text_encoder":
-        model = CLIPTextModel(CLIPTextConfig(**config))
-    else:
-        model = {"unet": UNet2DConditionModel, "vae": AutoencoderKL}[component](**config)
+    model = network_of(component, config)
     state = model.state_dict()
-    model.load_state_dict({n: torch.from_numpy(recipe.weight(n, tuple(w.shape))) for n, w in state.items()})
-    return model.eval(), {n: list(w.shape) for n, w in state.items()}
+    names = {n: n.removeprefix("text_model.") for n in state}                # which CLIPTextModelWithProjection has, CLIPTextModel not
+    model.load_state_dict({n: torch.from_numpy(recipe.weight(names[n], tuple(w.shape))) for n, w in state.items()})
+    return model.eval(), {names[n]: list(w.shape) for n, w in state.items()}
 
 
 def clip_tokenizer(length=77, pad=None):
@@ -90,6 +101,8 @@ def traced(model, run):
     seen, hooks = {}, []
 
     def hook(name):
+        name = name.removeprefix("text_model.")
+
         def keep(module, given, out):
             out = out[0] if isinstance(out, tuple) else getattr(out, "sample", out)
             if isinstance(out, torch.Tensor):
@@ -110,14 +123,20 @@ def traced(model, run):
 def make_model(folder, name):
     component, config = cases.MODELS[name]
     model, shapes = build(component, config)
-    with_weights = {n for n, m in model.named_modules() if list(m.parameters(recurse=False))}
+    with_weights = {n.removeprefix("text_model.") for n, m in model.named_modules() if list(m.parameters(recurse=False))}
     arrays, taps, leaves = {}, {}, {}
     for case, given in golden.model_inputs(name).items():
         if component == "text_encoder":
             y, seen = traced(model, lambda: model(torch.from_numpy(given)).last_hidden_state)     # noqa: B023
-        elif component == "unet":
-            x, t, context = map(torch.from_numpy, given)
-            y, seen = traced(model, lambda: model(x, t, context).sample)                          # noqa: B023
+        elif component == "text_encoder_2":
+            y, seen = traced(model, lambda: model(torch.from_numpy(given)).text_embeds)           # noqa: B023
+        elif component in ("unet", "controlnet"):
+            (x, t, context), more = map(torch.from_numpy, given[:3]), tensors_of(given[3])
+            y, seen = traced(model, lambda: model(x, t, context, **more))                         # noqa: B023
+            y = y.sample if component == "unet" else y.mid_block_res_sample
+        elif "_class_name" in config:
+            y, seen = traced(model, lambda: getattr(model, case.split()[0])(torch.from_numpy(given)))       # noqa: B023
+            y = getattr(y, "latents", None) if case.startswith("encode") else y.sample
         elif case.startswith("encode"):
             y, seen = traced(model, lambda: model.encode(torch.from_numpy(given)).latent_dist.parameters)   # noqa: B023
         else:
@@ -126,6 +145,15 @@ def make_model(folder, name):
         arrays[f"{case}.taps"] = np.array([golden.fingerprint(x) for x in seen.values()])
         taps[case], leaves[case] = list(seen), sorted(with_weights & set(seen))
     save(folder, name, arrays, config=config, shapes=shapes, taps=taps, leaves=leaves)
+
+
+def tensors_of(told):
+    """What a unet or ControlNet is told besides, by the names that the reference has for it."""
+    found = {k: torch.from_numpy(a) for k, a in told.items()}
+    more = {"added_cond_kwargs": {k: found.pop(k) for k in ("text_embeds", "time_ids")}} if "time_ids" in found else {}
+    if "hint" in found:
+        more["controlnet_cond"] = found.pop("hint")
+    return {**found, **more}
 
 
 def reference_sampler(name, config, steps, how):
@@ -218,6 +246,61 @@ def make_tasks(folder):
     save(folder, "tasks", arrays)
 
 
+def make_families(folder):
+    """Latents and pixels of cases.RUNS, by the reference's own pipelines."""
+    arrays = {}
+    for name, (family, task, controls, channels, how) in cases.RUNS.items():
+        pipe = family_pipeline(family, task, controls, channels, how.get("sampler"))
+        call = {k: v for k, v in how.items() if k not in ("seed", "sampler", "num_images", "width", "height")}
+        call.update(golden.given_to(task, len(controls)))
+        if "control_image" in call:
+            images = call.pop("control_image")
+            call["image" if task == "txt2img" else "control_image"] = images if len(controls) > 1 else images[0]
+        if task in ("txt2img", "inpaint") or task == "instruct_pix2pix" and family == "xl":
+            call.update(width=how["width"], height=how["height"])
+        if "depth_map" in call:
+            call["depth_map"] = torch.from_numpy(call["depth_map"])[None]
+        if "clip_skip" in call:
+            call["clip_skip"] -= 2                           # of SDXL: ours counts as AUTOMATIC1111
+        for kind in ("latent", "np"):
+            found = pipe(**call, generator=torch.Generator().manual_seed(how["seed"]), num_images_per_prompt=how.get("num_images", 1),
+                         output_type=kind).images
+            arrays[f"{name}.{'latent' if kind == 'latent' else 'pixels'}"] = np.asarray(found) if kind == "latent" else found[golden.CORNER]
+    save(folder, "families", arrays)
+
+
+def family_pipeline(family, task, controls, channels, sampler):
+    """One of the reference's pipelines, of drawn weights."""
+    kind, models, scheduler, index = cases.FAMILIES[family]
+    networks = {}
+    for m in models:
+        part, config, _ = cases.network(m)
+        networks[part] = build(part, dict(config, in_channels=channels) if part == "unet" else config)[0]
+    suffix = {"txt2img": "", "img2img": "Img2Img", "inpaint": "Inpaint", "instruct_pix2pix": "InstructPix2Pix"}.get(task, "")
+    if controls:
+        kind, found = f"{kind}ControlNet", [build(*cases.MODELS[m])[0] for m in controls]
+        networks["controlnet"] = found if len(found) > 1 else found[0]
+    kind = getattr(diffusers, f"{kind}{suffix}Pipeline")
+    method = getattr(diffusers, SCHEDULERS[sampler] if sampler else scheduler["_class_name"])
+    networks["scheduler"] = method.from_config(scheduler)
+    return assembled(kind, networks, "!" if "text_sd2" in models else None, index)
+
+
+def assembled(kind, networks, pad, index):
+    """A pipeline of the reference's, with tokenizers for its text encoders; pad: the first one's padding token."""
+    for part in [p for p in networks if p.startswith("text_encoder")]:
+        networks[part.replace("text_encoder", "tokenizer")] = clip_tokenizer(networks[part].config.max_position_embeddings,
+                                                                             "!" if part == "text_encoder_2" else pad)
+    takes = inspect.signature(kind.__init__).parameters
+    if "low_res_scheduler" in takes:
+        networks["low_res_scheduler"] = diffusers.DDPMScheduler.from_config(networks["scheduler"].config)
+    absent = {k: None for k, p in takes.items() if p.default is p.empty and k not in networks and k != "self"}
+    pipe = kind(**networks, **absent, **{k: v for k, v in index.items() if k in takes},
+                **({"requires_safety_checker": False} if "requires_safety_checker" in takes else {}))
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
 def inversion_latents():
     """diffusers' latents with a word of one vector and one of three."""
     models, scheduler, pad, _ = cases.PIPELINES["sd1"]
@@ -230,37 +313,112 @@ def inversion_latents():
     return {"inversion.latent": pipe(**how, generator=torch.Generator().manual_seed(3), output_type="latent").images.numpy()}
 
 
-def single_latents():
-    """Latents of models that diffusers converted from LDM names."""
-    found = {}
-    for second in (False, True):
-        state = {k: torch.from_numpy(np.asarray(v)) for k, v in ldm.arrays(second).items()}
-        unet = dict(block_out_channels=list(ldm.UNET["channels"]), cross_attention_dim=64, use_linear_projection=second,
-                    sample_size=8, attention_head_dim=[1, 1, 1, 1] if second else 8, norm_num_groups=32, layers_per_block=2,
-                    down_block_types=cases.UNET["down_block_types"], up_block_types=cases.UNET["up_block_types"])
-        vae = dict(block_out_channels=list(ldm.VAE["channels"]), norm_num_groups=32, latent_channels=4, layers_per_block=2,
-                   down_block_types=["DownEncoderBlock2D"] * 4, up_block_types=["UpDecoderBlock2D"] * 4)
-        text = CLIPTextModel(CLIPTextConfig(hidden_size=64, intermediate_size=256, num_hidden_layers=3, num_attention_heads=1,
-                                            vocab_size=49408, eos_token_id=2, hidden_act="gelu" if second else "quick_gelu",
-                                            max_position_embeddings=77)).eval()
-        networks = dict(unet=UNet2DConditionModel(**unet).eval(), vae=AutoencoderKL(**vae).eval(), text_encoder=text)
-        networks["unet"].load_state_dict(convert_ldm_unet_checkpoint(dict(state), networks["unet"].config))
-        networks["vae"].load_state_dict(convert_ldm_vae_checkpoint(dict(state), networks["vae"].config))
-        if second:
-            names = convert_open_clip_checkpoint(text, dict(state), prefix="cond_stage_model.model.")
+def converted(family, channels):
+    """Networks of a file with LDM names, as the reference's own converter makes them."""
+    second = family != "SD 1"
+    unet_sizes, vae_sizes, _ = ldm.SMALL[family]
+    u, v = {**ldm.UNET, **unet_sizes}, {**ldm.VAE, **vae_sizes}
+    state = {k: torch.from_numpy(np.asarray(a)) for k, a in ldm.arrays(family, in_channels=channels).items()}
+    attends = [bool(d) for d in u["attention"]]
+    config = dict(block_out_channels=list(u["channels"]), cross_attention_dim=u["context"], use_linear_projection=second, sample_size=8,
+                  attention_head_dim=[1] * len(attends) if second and family != "upscaler" else 8, norm_num_groups=32, layers_per_block=2,
+                  down_block_types=["CrossAttnDownBlock2D" if d else "DownBlock2D" for d in attends], in_channels=channels,
+                  up_block_types=["CrossAttnUpBlock2D" if d else "UpBlock2D" for d in attends[::-1]],
+                  transformer_layers_per_block=[max(1, int(d)) for d in u["attention"]])
+    if family == "refiner":
+        config["transformer_layers_per_block"] = 2           # the middle's too
+    if "added" in u:
+        config.update(addition_embed_type="text_time", addition_time_embed_dim=256, projection_class_embeddings_input_dim=u["added"])
+    if "classes" in u:
+        config.update(num_class_embeds=u["classes"], only_cross_attention=list(u["only_cross"]))
+    levels = len(v["channels"])
+    scaling = {"XL": 0.13025, "refiner": 0.13025, "upscaler": 0.08333}.get(family, 0.18215)
+    networks = dict(unet=UNet2DConditionModel(**config).eval(), vae=AutoencoderKL(
+        block_out_channels=list(v["channels"]), norm_num_groups=32, latent_channels=4, layers_per_block=2, scaling_factor=scaling,
+        down_block_types=["DownEncoderBlock2D"] * levels, up_block_types=["UpDecoderBlock2D"] * levels).eval())
+    ours = dict(state)
+    if family == "upscaler":                                 # a name that the converter does not know
+        ours["class_embedding"] = ours.pop("model.diffusion_model.label_emb.weight")
+    unet_state = convert_ldm_unet_checkpoint(dict(ours), networks["unet"].config)
+    if family == "upscaler":
+        unet_state["class_embedding.weight"] = ours["class_embedding"]
+    networks["unet"].load_state_dict(unet_state)
+    networks["vae"].load_state_dict(convert_ldm_vae_checkpoint(dict(state), networks["vae"].config))
+    for part, (prefix, names) in zip(("text_encoder_2",) if family == "refiner" else ("text_encoder", "text_encoder_2"),
+                                     ldm.FAMILIES[family][0]):
+        open_clip, projected = names is ldm.open_clip, part == "text_encoder_2"
+        kind = CLIPTextModelWithProjection if projected else CLIPTextModel
+        text = kind(CLIPTextConfig(hidden_size=64, intermediate_size=256, num_hidden_layers=3, num_attention_heads=1, projection_dim=64,
+                                   vocab_size=49408, eos_token_id=2, hidden_act="gelu" if open_clip else "quick_gelu",
+                                   max_position_embeddings=77)).eval()
+        if open_clip:
+            found = convert_open_clip_checkpoint(text, dict(state), prefix=prefix)
         else:
-            names = convert_ldm_clip_checkpoint(dict(state))
-        prefix = "text_model." if any(k.startswith("text_model.") for k in text.state_dict()) else ""
-        names = {prefix + k.removeprefix("text_model."): v for k, v in names.items()}
-        text.load_state_dict({k: names[k] for k in text.state_dict()})                     # SD 2's last layer is not read
-        pipe = pipeline_of(networks, "!" if second else None, diffusers.DDIMScheduler.from_config(cases.SCHEDULE))
+            found = convert_ldm_clip_checkpoint(dict(state), remove_prefix=prefix)
+        mark = "text_model." if any(k.startswith("text_model.") for k in text.state_dict()) else ""
+        found = {k if k.startswith("text_projection") else mark + k.removeprefix("text_model."): w for k, w in found.items()}
+        text.load_state_dict({k: found[k] for k in text.state_dict()})                     # SD 2's last layer is not read
+        networks[part] = text
+    return networks
+
+
+def single_latents():
+    """Latents and pixels of models that the reference converted from LDM names."""
+    found = {}
+    for name, (family, channels, task) in golden.SINGLES.items():
+        networks = converted(family, channels)
+        base = "StableDiffusionXL" if family in ("XL", "refiner") else "StableDiffusion"
+        suffix = {"txt2img": "", "img2img": "Img2Img", "inpaint": "Inpaint", "instruct_pix2pix": "InstructPix2Pix", "upscale": "Upscale"}
+        upscales = dict(beta_start=0.0001, beta_end=0.02, prediction_type="v_prediction") if family == "upscaler" else {}
+        networks["scheduler"] = diffusers.DDIMScheduler.from_config(dict(cases.SCHEDULE, **upscales))
+        pipe = assembled(getattr(diffusers, f"{base}{suffix[task]}Pipeline"), networks, "!" if family in ("SD 2", "upscaler") else None,
+                         dict(force_zeros_for_empty_prompt=family == "XL", requires_aesthetics_score=True))
         how = {k: v for k, v in golden.LORA_HOW.items() if k not in ("seed", "sampler")}
+        if task not in ("txt2img",):
+            how = {k: v for k, v in how.items() if k not in ("width", "height")}
+        given = golden.given_to(task, 0)
+        if task == "inpaint":
+            given.update(width=72, height=56)
+        if task == "img2img":
+            given.update(strength=0.8)
+        if task == "instruct_pix2pix":
+            given.update(image_guidance_scale=1.5)
 
         def run(kind):
-            return pipe(**how, generator=torch.Generator().manual_seed(3), output_type=kind).images      # noqa: B023
+            return pipe(**how, **given, generator=torch.Generator().manual_seed(3), output_type=kind).images      # noqa: B023
 
-        found[f"single {1 + second}.latent"], found[f"single {1 + second}.pixels"] = run("latent").numpy(), run("np")
+        found[f"single {name}.latent"], found[f"single {name}.pixels"] = np.asarray(run("latent")), run("np")[golden.CORNER]
     return found
+
+
+def make_keys(folder):
+    """{checkpoint: {component: {name: shape}}} of real sizes, by the reference on its meta device.  Files with LDM names, as
+    tests/published.py lists their keys, must be all of it after the reference's own converter."""
+    found = {}
+    for checkpoint, parts in published.MODELS.items():
+        with torch.device("meta"):
+            networks = {part: network_of(part, config) for part, config in parts.items()}
+        found[checkpoint] = {part: shapes_of(network.state_dict()) for part, network in networks.items()}
+        if checkpoint in published.FILES:
+            state = {k: torch.empty(s, device="meta") for k, s in published.file_keys(checkpoint).items()}
+            label = state.pop("model.diffusion_model.label_emb.weight", None)
+            unet = convert_ldm_unet_checkpoint(dict(state), networks["unet"].config)
+            if label is not None:                            # a name that the converter does not know
+                unet["class_embedding.weight"] = label
+            assert shapes_of(unet) == found[checkpoint]["unet"], checkpoint
+            if "vae" in networks:
+                assert shapes_of(convert_ldm_vae_checkpoint(dict(state), networks["vae"].config)) == found[checkpoint]["vae"], checkpoint
+        elif "controlnet" in networks:
+            state = {f"control_model.{k}": torch.empty(s, device="meta") for k, s in published.control_keys(checkpoint).items()}
+            made = shapes_of(convert_controlnet_checkpoint(state, networks["controlnet"].config))
+            expected = found[checkpoint]["controlnet"]       # whose add_embedding the converter does not know
+            assert made == {n: s for n, s in expected.items() if not n.startswith("add_embedding.")}, checkpoint
+    text = json.dumps(found, separators=(",", ":"), sort_keys=True).encode()
+    (Path(folder) / "keys.json.gz").write_bytes(gzip.compress(text, mtime=0))
+
+
+def shapes_of(state):
+    return {n.removeprefix("text_model."): list(w.shape) for n, w in state.items()}
 
 
 def lora_latents():
@@ -297,6 +455,8 @@ def make(folder):
     make_tokens(folder)
     make_pipelines(folder)
     make_tasks(folder)
+    make_families(folder)
+    make_keys(folder)
     make_shipped(folder)
 
 
@@ -335,10 +495,16 @@ def check():
         fresh = golden.Golden("tasks", folder)
         found = [(golden.compare_task(name, fresh, folder), name) for name in cases.TASKS]
         found += [(golden.compare_lora(name, fresh, folder), f"lora {name}") for name in cases.LORAS]
-        found += [(golden.compare_single(second, fresh, folder), f"single file of SD {1 + second}") for second in (False, True)]
+        found += [(golden.compare_single(name, fresh, folder), f"single file, {name}") for name in golden.SINGLES]
         found.append((golden.compare_inversion(fresh, folder), "textual inversion"))
         rows.append(("tasks", len(found), max(found)[0], f"latent after all steps, {max(found)[1]}", max(found)[0] <= golden.BOUND,
                      drift("tasks", folder)))
+        fresh = golden.Golden("families", folder)
+        found = [(max(golden.compare_run(name, fresh, folder)), name) for name in cases.RUNS]
+        rows.append(("families", len(found), max(found)[0], f"latent after all steps, or pixels, {max(found)[1]}",
+                     max(found)[0] <= golden.BOUND, drift("families", folder)))
+        same = golden.keys(folder) == golden.keys()
+        rows.append(("keys", len(golden.keys()), 0.0 if same else np.inf, "names and shapes of real checkpoints", same, 0.0))
         levels, moved = golden.compare_shipped(golden.Golden("shipped", folder)), drift("shipped", folder)
         rows.append(("shipped model", len(cases.SHIPPED), levels, "levels of 255, after 20 steps", levels <= 1,
                      0.0 if moved * 255 <= 1.001 else moved))               # rounding may move a pixel by one level

@@ -51,21 +51,29 @@ def write_tokenizer(folder, length=77, pad=None):
     (folder / "special_tokens_map.json").write_text(json.dumps({**special, "pad_token": pad or "<|endoftext|>"}))
 
 
-def write_model(folder, configs, shapes, scheduler, pad=None, prefix=""):
+STEMS = {"text_encoder": "model", "text_encoder_2": "model"}
+
+
+def write_network(folder, name, config, shapes, prefix=""):
+    """One network's folder, of drawn weights;  prefix: before its names."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    save_file({prefix + n: weight(n, s) for n, s in shapes.items()}, folder / f"{STEMS.get(name, 'diffusion_pytorch_model')}.safetensors")
+    return folder
+
+
+def write_model(folder, configs, shapes, scheduler, pad=None, prefix="", index=None):
     """A diffusers folder of drawn weights.
 
-    configs, shapes: {component: ...}, shapes in the file's layout; prefix: before the text encoder's names."""
-    for part in ("text_encoder", "unet", "vae"):
-        (folder / part).mkdir(parents=True, exist_ok=True)
-        (folder / part / "config.json").write_text(json.dumps(configs[part]))
-        stem = "model" if part == "text_encoder" else "diffusion_pytorch_model"
-        mark = prefix if part == "text_encoder" else ""
-        save_file({mark + n: weight(n, s) for n, s in shapes[part].items()}, folder / part / f"{stem}.safetensors")
-    write_tokenizer(folder / "tokenizer", configs["text_encoder"].get("max_position_embeddings", 77), pad)
+    configs, shapes: {component: ...}, shapes in the file's layout; prefix: before the text encoder's names; index: for model_index.json"""
+    for part in configs:
+        write_network(folder / part, part, configs[part], shapes[part], prefix if part == "text_encoder" else "")
+        if part.startswith("text_encoder"):
+            write_tokenizer(folder / part.replace("text_encoder", "tokenizer"), configs[part].get("max_position_embeddings", 77),
+                            "!" if part == "text_encoder_2" else pad)
     (folder / "scheduler").mkdir(exist_ok=True)
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(scheduler))
-    index = {"_class_name": "StableDiffusionPipeline", "text_encoder": ["transformers", "CLIPTextModel"],
-             "tokenizer": ["transformers", "CLIPTokenizer"], "unet": ["diffusers", "UNet2DConditionModel"],
-             "vae": ["diffusers", "AutoencoderKL"], "scheduler": ["diffusers", scheduler["_class_name"]]}
-    (folder / "model_index.json").write_text(json.dumps(index))
+    listed = {part: ["transformers" if part.startswith("text") else "diffusers", "a class"] for part in configs}
+    (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline", "text_encoder": [None, None], **listed,
+                                                         "scheduler": ["diffusers", scheduler["_class_name"]], **(index or {})}))
     return folder

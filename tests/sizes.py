@@ -24,13 +24,13 @@ def resnet(at, C, O, time):
     return {f"{at}.{k}": s for k, s in shapes.items()}
 
 
-def transformer(at, C, context, linear):
+def transformer(at, C, context, linear, depth=1, only_cross=False):
     project = (C, C) if linear else (C, C, 1, 1)
     block = {f"norm{i}": (C,) for i in (1, 2, 3)} | {"ff.net.0.proj": (8 * C, C), "ff.net.2": (C, 4 * C)}
-    for i, width in ((1, C), (2, context)):
+    for i, width in ((1, context if only_cross else C), (2, context)):
         block |= {f"attn{i}.to_out.0": (C, C), f"attn{i}.to_q!": (C, C), f"attn{i}.to_k!": (C, width), f"attn{i}.to_v!": (C, width)}
     return {f"{at}.norm": (C,), f"{at}.proj_in": project, f"{at}.proj_out": project} | {
-        f"{at}.transformer_blocks.0.{k}": s for k, s in block.items()}
+        f"{at}.transformer_blocks.{i}.{k}": s for i in range(depth) for k, s in block.items()}
 
 
 def with_biases(layers):

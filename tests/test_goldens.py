@@ -40,7 +40,7 @@ def test_no_weight_is_ignored(model):
 def test_in_float64_the_error_is_the_references_own():
     """The definitions hold no constant or cast that is less exact than float32."""
     p = golden.weights_of("unet_sd1", "float64")
-    x, t, context = golden.model_inputs("unet_sd1")["wide"]
+    x, t, context, _ = golden.model_inputs("unet_sd1")["wide"]
     from minisd.unet import UNetConfig, unet
     y = unet(p, golden.channels_last(x).astype(float), t, context.astype(float), UNetConfig.read(cases.MODELS["unet_sd1"][1]))
     assert y.dtype == np.float64

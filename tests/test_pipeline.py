@@ -36,7 +36,7 @@ def test_low_memory_draws_the_same_and_keeps_nothing(sd1, sd1_folder):
 
 def test_low_memory_works_in_smaller_pieces(sd1_folder, monkeypatch):
     seen, pipes = [], [minisd.load(sd1_folder, low_memory=low_memory) for low_memory in (False, True)]
-    monkeypatch.setattr(pipeline.unet, "unet", lambda p, x, *_: seen.append(threads.budget()) or x)
+    monkeypatch.setattr(pipeline.unet, "unet", lambda p, x, *_, **__: seen.append(threads.budget()) or x)
     for pipe in pipes:
         pipe.predict_noise(np.zeros((1, 8, 8, 4), np.float32), 1, None)
     assert seen[1] < seen[0] / 4
@@ -121,7 +121,7 @@ def test_trailing_spacing_never_goes_below_0(name):
 
 def test_guidance_of_1_is_off(sd1, monkeypatch):
     sizes = []
-    monkeypatch.setattr(sd1, "predict_noise", lambda x, t, c: sizes.append(len(x)) or np.zeros_like(x))
+    monkeypatch.setattr(sd1, "predict_noise", lambda x, t, **told: sizes.append(len(x)) or np.zeros_like(x))
     sd1.txt2img(**SMALL, guidance_scale=1, output="latent")
     assert set(sizes) == {1}
 
@@ -209,7 +209,7 @@ def test_few_steps_of_pndm_with_runge_kutta(sd1):
 
 def test_nan_names_the_step(sd1, monkeypatch):
     calls = itertools.count()
-    monkeypatch.setattr(sd1, "predict_noise", lambda x, t, c: np.full_like(x, np.nan if next(calls) == 1 else 0))
+    monkeypatch.setattr(sd1, "predict_noise", lambda x, t, **told: np.full_like(x, np.nan if next(calls) == 1 else 0))
     with pytest.raises(NumericalError, match=r"after step 2 of 3 \(timestep 1\).*minisd inspect"):
         sd1.txt2img(**SMALL)
 
@@ -235,7 +235,7 @@ def test_the_loop_stands_alone():
         x = np.random.default_rng(0).standard_normal(target.shape).astype(np.float32)
         level = {float(t): (s.alpha[i], s.sigma[i]) for i, t in enumerate(s.timesteps)}
 
-        def predict(u, t, level=level):
+        def predict(u, t, i, level=level):
             a, sd = level[t]
             return ((u * np.hypot(a, sd) - a * target) / sd).astype(np.float32)
 

@@ -5,7 +5,7 @@ import pytest
 
 import minisd
 from minisd import cli
-from minisd.checkpoint import SHIPPED
+from minisd.hub import SHIPPED
 
 
 @pytest.fixture(scope="module")

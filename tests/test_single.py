@@ -1,96 +1,106 @@
 """A model in one file, with the names of CompVis' and Stability's code."""
+import dataclasses
 import types
 
 import cases
 import golden
 import ldm
 import numpy as np
+import published
 import pytest
-import sizes
 from golden import Golden
 from safetensors.numpy import save_file
 
 import minisd
-from minisd import cli, single, unet
+from minisd import cli, single, taesd, unet
 from minisd import ldm as names_of
+from minisd.checkpoint import CONFIGS
 from minisd.errors import CheckpointError, InputError
 from minisd.tokenizer import Tokenizer
 
 HOW = dict(num_inference_steps=1, seed=1, width=64, height=64, output="latent")
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["SD 1", "SD 2"])
-def second(request):
+@pytest.fixture(scope="module", params=["SD 1", "SD 2"])
+def family(request):
     return request.param
 
 
 @pytest.fixture(scope="module")
-def file(second, tmp_path_factory):
-    return ldm.write(tmp_path_factory.mktemp("single") / "model.safetensors", second)
+def file(family, tmp_path_factory):
+    return ldm.write(tmp_path_factory.mktemp("single") / "model.safetensors", family)
 
 
-def test_against_diffusers_converter(second, tmp_path):
-    assert golden.compare_single(second, Golden("tasks"), tmp_path) <= golden.BOUND
+@pytest.mark.parametrize("name", list(golden.SINGLES))
+def test_against_diffusers_converter(name, tmp_path):
+    assert golden.compare_single(name, Golden("tasks"), tmp_path) <= golden.BOUND
 
 
 class Shapes(dict):
     """{key: shape} in the place of a file's tensors."""
 
-    def shape(self, name): return self[name]
+    def shape(self, name): return tuple(self[name])
     def dtype(self, name): return "F16"
 
 
-@pytest.mark.parametrize("in_channels", [4, 9])
-def test_every_key_of_the_real_checkpoints(second, in_channels):
-    """Nothing missing, nothing unused, every shape as diffusers' model of that size has it."""
-    width, layers = (1024, 23) if second else (768, 12)
-    network = dict(channels=(320, 640, 1280, 1280), layers=2, attention=(True, True, True, False), context=width)
-    keys = ldm.keys(second, in_channels, network, sizes.DECODER, dict(width=width, layers=layers, length=77))
-    assert len([k for k in keys if k.startswith("model.diffusion_model.")]) == 686
-    parts = {}
-    for name, prefix, names in (("text_encoder", names_of.OPEN_CLIP if second else names_of.CLIP,
-                                 names_of.open_clip_names if second else names_of.clip_names),
-                                ("unet", names_of.UNET, names_of.unet_names), ("vae", names_of.VAE, names_of.vae_names)):
-        inside = [k.removeprefix(prefix) for k in keys if k.startswith(prefix)]
-        found, odd = names(inside)
-        assert odd == []
-        read = {stored for stored, _ in found.values()}
-        left = [k for k in inside if k not in read and not k.endswith(names_of.NO_LAYER) and ".resblocks.23." not in k]
-        assert left == []
-        parts[name] = single.View(Shapes({k.removeprefix(prefix): s for k, s in keys.items()}), found)
-    configs = dict(text_encoder=single.text_config(parts["text_encoder"], second), unet=single.unet_config(parts["unet"], second),
-                   vae=single.vae_config(parts["vae"]))
-    expected = sizes.unet_shapes(**{**sizes.SD15, "context": 1024 if second else 768, "linear": second})
-    expected["conv_in.weight"] = 320, in_channels, 3, 3
-    assert {n: parts["unet"].shape(n) for n in parts["unet"]} == expected
-    decoder = sizes.decoder_shapes(**sizes.DECODER)
-    assert {n: parts["vae"].shape(n) for n in parts["vae"] if n in decoder} == decoder
-    for name, view in parts.items():
-        part = single.Part(name, configs[name], "model.safetensors", view.tensors, view.where)
-        assert part.check() == ([], [])
-    assert configs["unet"].heads == ((5, 10, 20, 20) if second else (8, 8, 8, 8))
-    assert (configs["text_encoder"].heads, configs["text_encoder"].layers) == ((16, 23) if second else (12, 12))
+def test_every_key_of_the_real_checkpoints():
+    """Of each that is published: nothing missing, nothing unused, every shape as diffusers has it on its meta device."""
+    for checkpoint, parts in golden.keys().items():
+        for name, shapes in parts.items():
+            config = published.MODELS[checkpoint][name]
+            kind = taesd.TinyConfig if config.get("_class_name") == "AutoencoderTiny" else CONFIGS[name]
+            part = single.Part(name, kind.read(config), checkpoint, Shapes(shapes), {n: (n, None) for n in shapes})
+            assert part.check() == ([], []), f"{checkpoint}, {name}"
 
 
-def test_the_vocabulary_that_comes_with_minisd_is_clips(second, tmp_path):
+@pytest.mark.parametrize("name", list(published.FILES))
+def test_every_key_of_the_real_files(name):
+    """The same with LDM names, which diffusers' own converter has turned into that very list (see make_goldens.py): every key is read
+    but those of no layer, and the configuration read off them is the published one."""
+    keys = Shapes(published.file_keys(name))
+    _, parts, odd = single.parts_of(keys, "model.safetensors")
+    assert odd == []
+    expected = golden.keys()[name]
+    for part, shapes in expected.items():
+        assert {n: list(s) for n, s in parts[part].shapes().items()} == shapes, part
+        read, given = parts[part].config, CONFIGS[part].read(published.MODELS[name][part])
+        assert dataclasses.replace(read, in_float32=True) == dataclasses.replace(given, in_float32=True) if part == "vae" else read == given
+    assert all(part.check() == ([], []) for part in parts.values())
+    read = {stored for part in parts.values() for stored, _ in part.tensors.where.values()}
+    left = [k for k in keys if k not in read and not k.endswith((*names_of.NO_LAYER, "alphas_cumprod", "model_ema.decay"))]
+    assert all(".resblocks.23." in k for k in left), left    # the last layer of SD 2's text encoder
+
+
+@pytest.mark.parametrize("name", [n for n, parts in published.MODELS.items() if "controlnet" in parts])
+def test_every_key_of_the_real_controlnets(name, monkeypatch):
+    keys = Shapes({f"control_model.{k}": s for k, s in published.control_keys(name).items()})
+    monkeypatch.setattr(single, "TensorFiles", lambda paths: keys)
+    monkeypatch.setattr(single, "existing", single.Path)
+    part = single.open_controlnet("control.safetensors")
+    assert part.check() == ([], []) and {n: list(s) for n, s in part.shapes().items()} == golden.keys()[name]["controlnet"]
+    given = CONFIGS["controlnet"].read(published.MODELS[name]["controlnet"])
+    assert part.config == dataclasses.replace(given, sample_size=(64, 64), out_channels=4)
+
+
+def test_the_vocabulary_that_comes_with_minisd_is_clips(family, tmp_path):
     import recipe
-    recipe.write_tokenizer(tmp_path, pad="!" if second else None)
+    recipe.write_tokenizer(tmp_path, pad="!" if family == "SD 2" else None)
     expected, _ = Tokenizer.from_folder(tmp_path)(cases.PROMPTS)
-    np.testing.assert_array_equal(Tokenizer.packaged(pad="!" if second else None)(cases.PROMPTS)[0], expected)
-    np.testing.assert_array_equal(expected, Golden("tokens")["sd2" if second else "plain"])
+    np.testing.assert_array_equal(Tokenizer.packaged(pad="!" if family == "SD 2" else None)(cases.PROMPTS)[0], expected)
+    np.testing.assert_array_equal(expected, Golden("tokens")["sd2" if family == "SD 2" else "plain"])
 
 
 def test_both_spellings_of_clips_names(tmp_path):
-    arrays = ldm.arrays(False)
+    arrays = ldm.arrays()
     save_file({k.replace("transformer.text_model.", "transformer."): v for k, v in arrays.items()}, tmp_path / "a.safetensors")
     save_file(arrays, tmp_path / "b.safetensors")
     a, b = (minisd.load(tmp_path / f"{n}.safetensors").txt2img("a fox", **HOW) for n in "ab")
     np.testing.assert_array_equal(a, b)
 
 
-def test_what_a_unet_predicts_is_asked_for_or_found(second, file, monkeypatch):
+def test_what_a_unet_predicts_is_asked_for_or_found(family, file, monkeypatch):
     assert minisd.load(file, prediction_type="v_prediction").scheduler["prediction_type"] == "v_prediction"
-    if not second:
+    if family == "SD 1":
         assert minisd.load(file).scheduler["prediction_type"] == "epsilon"
         return
     for off, kind, size in ((-1.1, "v_prediction", (96, 96)), (-0.9, "epsilon", (64, 64))):
@@ -100,11 +110,11 @@ def test_what_a_unet_predicts_is_asked_for_or_found(second, file, monkeypatch):
         assert pipe.scheduler["prediction_type"] == kind and pipe.unet_config.sample_size == size
 
 
-def test_inspect(file, capsys, tmp_path, second):
+def test_inspect(file, capsys, tmp_path, family):
     assert cli.main(["inspect", str(file)]) == 0
     out = capsys.readouterr().out
-    assert "missing: none" in out and "NOT USABLE" not in out and f"predicts    {'' if second else 'epsilon'}" in out
-    arrays = ldm.arrays(second)
+    assert "missing: none" in out and "NOT USABLE" not in out and ("predicts    epsilon" in out or family == "SD 2")
+    arrays = ldm.arrays(family)
     save_file({**arrays, "model.diffusion_model.extra.weight": np.zeros(3, np.float32)}, tmp_path / "a.safetensors")
     cli.main(["inspect", str(tmp_path / "a.safetensors")])
     assert "1 keys: model.diffusion_model.extra.weight" in capsys.readouterr().out
@@ -112,11 +122,11 @@ def test_inspect(file, capsys, tmp_path, second):
         minisd.load(tmp_path / "a.safetensors")
 
 
-def test_a_missing_key_is_named(second, tmp_path):
+def test_a_missing_key_is_named(family, tmp_path):
     for key, message in (("model.diffusion_model.middle_block.0.in_layers.2.weight", "mid_block.resnets.0.conv1"),
                          ("model.diffusion_model.input_blocks.0.0.weight", "conv_in.weight is missing"),
                          ("first_stage_model.decoder.mid.attn_1.q.weight", "decoder.mid_block.attentions.0.to_q")):
-        arrays = ldm.arrays(second)
+        arrays = ldm.arrays(family)
         del arrays[key]
         save_file(arrays, tmp_path / "a.safetensors")
         with pytest.raises(CheckpointError, match=message):
@@ -124,8 +134,9 @@ def test_a_missing_key_is_named(second, tmp_path):
 
 
 @pytest.mark.parametrize("key, message", [
-    ("conditioner.embedders.0.x", "Stable Diffusion XL"), ("lora_unet_x.lora_down.weight", "a LoRA"), ("emb_params", "a textual inversion"),
-    ("control_model.x", "a ControlNet"), ("model.diffusion_model.label_emb.weight", "x4 upscaler"),
+    ("model.diffusion_model.joint_blocks.0", "Stable Diffusion 3"), ("lora_unet_x.lora_down.weight", "a LoRA"),
+    ("emb_params", "a textual inversion"),
+    ("control_model.x", "a ControlNet.*--controlnet"), ("decoder.conv_in.weight", "a vae.*--vae"),
     ("x", "holds no text_encoder.*first key is x")])
 def test_a_file_of_another_kind_is_named(key, message, tmp_path):
     save_file({key: np.zeros(1, np.float32)}, tmp_path / "a.safetensors")
@@ -133,9 +144,9 @@ def test_a_file_of_another_kind_is_named(key, message, tmp_path):
         minisd.load(tmp_path / "a.safetensors")
 
 
-def test_another_vae(tmp_path, file, second, sd1_folder):
+def test_another_vae(tmp_path, file, family, sd1_folder):
     """From a file of its own, from a whole model's, and from a folder; it decodes as it does within its model."""
-    arrays = ldm.arrays(second)
+    arrays = ldm.arrays(family)
     save_file({k.removeprefix("first_stage_model."): v for k, v in arrays.items() if k.startswith("first_stage_model.")},
               tmp_path / "vae.safetensors")
     latent = np.ones((1, 4, 4, 4), np.float32)
@@ -165,7 +176,7 @@ def test_pickles_and_wrong_words(tmp_path, file, sd1_folder):
     assert minisd.load(sd1_folder, prediction_type="v_prediction").scheduler["prediction_type"] == "v_prediction"
 
 
-def test_low_memory_and_lora(tmp_path, file, second):
+def test_low_memory_and_lora(tmp_path, file, family):
     import recipe
     layer = "down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
     lora = {f"lora_unet_{layer}.lora_{k}.weight": recipe.standard(k, s) for k, s in (("down", (4, 32)), ("up", (32, 4)))}

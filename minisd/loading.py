@@ -1,0 +1,88 @@
+"""Opening a model: what is where, whether its parts go together, and what is added to it."""
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from . import hub, inversion, single
+from .arguments import file_list, listed
+from .device import open_device
+from .errors import CheckpointError, InputError
+from .lora import add as add_lora
+from .pipeline import Pipeline
+
+
+def load(model=None, device="cpu", dtype=None, variant=None, low_memory=False, lora=(),
+         prediction_type=None, textual_inversion=(), vae=None, controlnet=()):
+    """A model, ready to use.
+
+    model: a diffusers folder of Stable Diffusion 1.x, 2.x or XL, or a single .safetensors file with LDM names, or a hub id
+        (owner/name), fetched into the hub's cache;  None is the small model that comes with minisd, which draws icons
+    device: "cpu", or "cuda", the current GPU, which needs CuPy;  variant: of the files, such as "fp16"
+    dtype: of the arithmetic: on a CPU "float32" (None) or "float64", on a GPU "float16" (None) or "float32", much slower
+    low_memory: read each weight from the file whenever it is used and keep none, and work in smaller pieces: the same picture,
+        slower, in less than a gigabyte for SD 1.5 at 512x512
+    lora: a LoRA's file, or (file, weight), or a list of such, added to the weights;  each is told of in the pictures' settings
+    vae: another picture codec than the model's: a folder, or a file with LDM names, or TAESD's
+    controlnet: a ControlNet's folder or file, or a list of such, which pictures may then be given to
+    textual_inversion: a file that teaches a word, or (file, word), or a list of such;  prompts may then use the word
+    prediction_type: what the unet predicts, "epsilon" or "v_prediction";  None is what the scheduler's configuration says, and of
+        a single file with Stable Diffusion 2.x what a trial finds
+    Every weight's name and shape is checked here, by a dry run; its numbers are read when they are first used.
+
+    Raises InputError for a model that cannot be found, or another device or dtype; CheckpointError for a model that is
+    damaged, incomplete or of another kind."""
+    place = open_device(device)
+    if dtype is not None and dtype not in (*place.dtypes, *map(np.dtype, place.dtypes)):
+        raise InputError(f"dtype is {dtype!r}; on {device} choose {' or '.join(place.dtypes)}.  The file may be of another all the same")
+    if low_memory and device != "cpu":
+        raise InputError("low_memory is for the CPU: a GPU keeps its weights")
+    opened, odd = single.open_model(hub.find_folder(model, variant), variant, prediction_type)
+    if odd:
+        warnings.warn(f"{opened.folder}: {len(odd)} keys belong to no layer: {listed(odd)}", stacklevel=2)
+    if vae is not None:
+        opened.parts["vae"] = single.open_vae(vae, opened.vae.config.scaling_factor)
+    controlnets = [single.open_controlnet(path) for path, _ in file_list(controlnet, None)]
+    for component in [*opened.components, *controlnets]:
+        missing, unused = component.check()
+        if missing:
+            raise CheckpointError(f"{component.place}: {len(missing)} missing: {listed(missing)}; copy or download it again")
+        if unused:
+            warnings.warn(f"{component.name}: {len(unused)} weights in the file belong to no layer: {listed(unused)}", stacklevel=2)
+    check_together(opened, controlnets)
+    loras = file_list(lora, 1.0)
+    for path, weight in loras:
+        unmatched = add_lora(opened.components, path, weight)
+        if unmatched:
+            warnings.warn(f"{path}: {len(unmatched)} of its layers are not in this model: {listed(unmatched)}", stacklevel=2)
+    pipe = Pipeline(opened, dtype or place.dtypes[0], low_memory, place, controlnets)
+    pipe.said = {"LoRA": ", ".join(f"{Path(path).stem}: {weight:g}" for path, weight in loras) or None,
+                 "ControlNet": ", ".join(c.place.stem for c in controlnets) or None}
+    for reader, component in zip(pipe.readers, opened.text_encoders):
+        rows = component.shapes()["embeddings.token_embedding.weight"][0]
+        if reader.tokenizer.size > rows:
+            raise CheckpointError(f"{opened.folder}: the tokenizer has {reader.tokenizer.size} tokens, the text encoder knows {rows}: "
+                                  "they are parts of different models")
+    for path, word in file_list(textual_inversion, None):
+        inversion.add(opened.text_encoders, [reader.tokenizer for reader in pipe.readers], path, word)
+    return pipe
+
+
+def check_together(opened, controlnets):
+    """Raises CheckpointError where the networks of one model do not fit one another."""
+    context, width = opened.unet.config.context_width, sum(c.config.width for c in opened.text_encoders)
+    if context != width:
+        raise CheckpointError(f"{opened.folder}: the text encoder gives {width} numbers a token, the unet reads {context}: "
+                              "they are parts of different models")
+    unet, channels = opened.unet.config, opened.vae.config.latent_channels
+    if unet.out_channels != channels:
+        raise CheckpointError(f"{opened.folder}: the unet makes latents of {unet.out_channels} channels, the vae has {channels}: "
+                              "they are parts of different models")
+    pooled = opened.text_encoders[-1].config.pooled
+    if unet.added and (not pooled or (unet.added - pooled) // max(unet.sizes, 1) not in (5, 6) or (unet.added - pooled) % unet.sizes):
+        raise CheckpointError(f"{opened.folder}: the unet reads {unet.added} numbers beside the prompt, {unet.sizes} for each of 5 or 6 "
+                              f"sizes and the pooled text; the text encoder gives {pooled}: they are parts of different models")
+    for c in controlnets:
+        if c.config.down != unet.down or c.config.context_width != context or c.config.channels != unet.channels:
+            raise CheckpointError(f"{c.place}: a ControlNet for another family: it reads {c.config.context_width} numbers a token with "
+                                  f"{len(c.config.down)} levels, this model's unet {context} with {len(unet.down)}")
