@@ -161,6 +161,11 @@ LORA_TEXT = [f"encoder.layers.{i}.{k}" for i in (0, 1) for k in ("self_attn.q_pr
 LORAS = {"kohya": ("kohya", LORA_UNET, LORA_TEXT, 4, 2.0, 0.8), "peft": ("peft", LORA_UNET, LORA_TEXT, 3, None, 1.0),
          "diffusers": ("diffusers", LORA_UNET[:3], [], 4, None, 1.0)}
 
+# layers of an SDXL LoRA's unet: LDM's name for the place, as kohya's tools write it -> where it is
+XL_LORA = {"input_blocks_4_1": "down_blocks.1.attentions.0", "middle_block_1": "mid_block.attentions.0",
+           "output_blocks_1_1": "up_blocks.0.attentions.1", "output_blocks_5_1": "up_blocks.1.attentions.2"}
+XL_HOW = dict(A_CASTLE, sampler="ddim")
+
 SAMPLER_NAMES = ["ddpm", "ddim", "pndm", "lms", "euler", "euler_a", "heun", "dpm2", "dpm2_a", "dpmpp_2m", "dpmpp_2m_sde", "unipc", "lcm"]
 RESPACING = ["lms", "euler", "heun", "dpm2", "dpm2_a", "dpmpp_2m", "dpmpp_2m_sde", "unipc"]
 NO_SAMPLE = ["pndm", "euler_a", "dpm2", "dpm2_a"]            # the reference does not take prediction_type "sample" here

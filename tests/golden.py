@@ -280,6 +280,50 @@ def lora_file(name, path):
     return path
 
 
+def xl_lora_file(path):
+    """A LoRA for cases.FAMILIES' "xl", as kohya's tools write them: the unet's places in LDM's names, both text encoders."""
+    arrays = {}
+
+    def add(stem, model, layer):
+        O, C = Golden(model).about["shapes"][f"{layer}.weight"]
+        arrays[f"{stem}.lora_down.weight"] = recipe.uniform(f"{stem}.down", (4, C)) * np.float32(0.5)
+        arrays[f"{stem}.lora_up.weight"] = recipe.uniform(f"{stem}.up", (O, 4)) * np.float32(0.5)
+        arrays[f"{stem}.alpha"] = np.float32(2)
+
+    for place, where in cases.XL_LORA.items():
+        for inside in ("transformer_blocks.0.attn1.to_q", "transformer_blocks.0.attn2.to_out.0", "transformer_blocks.0.ff.net.2", "proj_in"):
+            add(f"lora_unet_{place}_{inside.replace('.', '_')}", "unet_xl", f"{where}.{inside}")
+    for mark, model in (("te1", "text_sd1"), ("te2", "text_xl")):
+        for layer in cases.LORA_TEXT:
+            add(f"lora_{mark}_text_model_{layer.replace('.', '_')}", model, layer)
+    save_file({k: np.asarray(v) for k, v in arrays.items()}, path)
+    return path
+
+
+def xl_inversion_file(path):
+    """Two vectors for each text encoder of cases.FAMILIES' "xl"."""
+    save_file({"clip_l": recipe.standard("clip_l", (2, 40)), "clip_g": recipe.standard("clip_g", (2, 48))}, path)
+    return path
+
+
+def compare_xl(what, golden, folder):
+    """The error of an SDXL latent: with a "lora", with a word of its own ("inversion"), or begun by the base and ended by the
+    refiner ("handoff")."""
+    how, place = dict(cases.XL_HOW, output="latent"), Path(folder) / "xl 4"
+    place = place if place.exists() else write_family(place, "xl")
+    if what == "lora":
+        found = minisd.load(place, lora=(xl_lora_file(Path(folder) / "xl.safetensors"), 0.9)).txt2img(**how)
+    elif what == "inversion":
+        taught = minisd.load(place, textual_inversion=[(xl_inversion_file(Path(folder) / "word.safetensors"), "<tower>")])
+        found = taught.txt2img(**dict(how, prompt="a <tower> on a hill", negative_prompt="<tower>"))
+    else:
+        base = minisd.load(place).txt2img(**how, denoising_end=0.6)
+        refiner = minisd.load(write_family(Path(folder) / "the refiner", "refiner"))
+        how = {k: v for k, v in how.items() if k not in ("width", "height")}
+        found = refiner.img2img(image=base, denoising_start=0.6, **how)
+    return relative(found, channels_last(golden[f"xl {what}.latent"]))
+
+
 def a_picture():
     """(a PIL picture of 72x56, a mask with soft edges), drawn by name.  Not to be resized: Pillow's versions differ in rounding."""
     from PIL import Image

@@ -34,7 +34,7 @@ from diffusers.loaders.single_file_utils import (
     convert_ldm_vae_checkpoint,
     convert_open_clip_checkpoint,
 )
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 import minisd
@@ -266,7 +266,34 @@ def make_families(folder):
             found = pipe(**call, generator=torch.Generator().manual_seed(how["seed"]), num_images_per_prompt=how.get("num_images", 1),
                          output_type=kind).images
             arrays[f"{name}.{'latent' if kind == 'latent' else 'pixels'}"] = np.asarray(found) if kind == "latent" else found[golden.CORNER]
+    arrays.update(xl_latents())
     save(folder, "families", arrays)
+
+
+def xl_latents():
+    """SDXL's latents with a LoRA, with a word of its own, and handed from the base to the refiner."""
+    how = {k: v for k, v in cases.XL_HOW.items() if k not in ("seed", "sampler")}
+
+    def run(pipe, **more):
+        return pipe(**{**how, **more}, generator=torch.Generator().manual_seed(cases.XL_HOW["seed"]), output_type="latent").images
+
+    found, pipe = {}, family_pipeline("xl", "txt2img", [], 4, "ddim")
+    found["xl handoff.latent"] = run(family_pipeline("refiner", "img2img", [], 4, "ddim"), width=None, height=None,
+                                     image=run(pipe, denoising_end=0.6), denoising_start=0.6).numpy()
+    with tempfile.TemporaryDirectory() as place:
+        pipe.load_lora_weights(golden.xl_lora_file(Path(place) / "lora.safetensors"), adapter_name="it")
+        pipe.set_adapters(["it"], [0.9])
+        found["xl lora.latent"] = run(pipe).numpy()
+        pipe = family_pipeline("xl", "txt2img", [], 4, "ddim")
+        vectors = load_file(golden.xl_inversion_file(Path(place) / "word.safetensors"))
+    for part, name in (("", "clip_l"), ("_2", "clip_g")):
+        encoder, tokenizer = getattr(pipe, f"text_encoder{part}"), getattr(pipe, f"tokenizer{part}")
+        encoder.config.eos_token_id = encoder.eos_token_id = 49407            # by 2, it takes the word's vector for the end's
+        if part:
+            encoder.text_model.eos_token_id = 49407
+        pipe.load_textual_inversion(torch.from_numpy(vectors[name]), token="<tower>", text_encoder=encoder, tokenizer=tokenizer)
+    found["xl inversion.latent"] = run(pipe, prompt="a <tower> on a hill", negative_prompt="<tower>").numpy()
+    return found
 
 
 def family_pipeline(family, task, controls, channels, sampler):
@@ -501,6 +528,7 @@ def check():
                      drift("tasks", folder)))
         fresh = golden.Golden("families", folder)
         found = [(max(golden.compare_run(name, fresh, folder)), name) for name in cases.RUNS]
+        found += [(golden.compare_xl(what, fresh, folder), f"xl {what}") for what in ("lora", "inversion", "handoff")]
         rows.append(("families", len(found), max(found)[0], f"latent after all steps, or pixels, {max(found)[1]}",
                      max(found)[0] <= golden.BOUND, drift("families", folder)))
         same = golden.keys(folder) == golden.keys()
