@@ -1,114 +1,20 @@
-"""The command line: minisd txt2img | img2img | inpaint | pix2pix | inspect | selftest.
-
-Exit codes: 0 done, 1 an error said in words, 2 bad usage, 130 interrupted."""
+"""The command line's commands.  Exit codes: 0 done, 1 an error said in words, 2 bad usage, 130 interrupted."""
 import argparse
 import os
-import re
 import secrets
 import sys
 import warnings
 from contextlib import nullcontext
 from pathlib import Path
 
-from . import __version__
 from .errors import InputError, MinisdError
-
-
-def arguments():
-    parser = argparse.ArgumentParser(prog="minisd", description="Stable Diffusion in NumPy.")
-    parser.add_argument("--version", action="version", version=f"minisd {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True)
-
-    p = commands.add_parser("txt2img", help="a prompt becomes a picture")
-    p.add_argument("prompt", nargs="?", help="what to draw")
-    p.add_argument("--from", dest="origin", metavar="PNG", help="again what made this picture, but for what is given here")
-    p.add_argument("--prompts", metavar="FILE", help="a picture for each line of this file")
-    picture_options(p, "pixels, multiples of 8, or of 4 for the shipped model (as trained)")
-    p.set_defaults(run=paint, own=[], parser=p)
-
-    p = commands.add_parser("img2img", help="a picture and a prompt become another picture")
-    p.add_argument("image", help="a picture's file, of any kind that Pillow reads")
-    p.add_argument("prompt")
-    p.add_argument("--strength", type=float, default=0.8, help="how much is made anew, above 0 to 1 (%(default)s)")
-    picture_options(p, "pixels, multiples of 8, or of 4 for the shipped model (the picture's)")
-    p.set_defaults(run=paint, own=["image", "strength"])
-
-    p = commands.add_parser("inpaint", help="part of a picture is painted anew, or a margin around it")
-    p.add_argument("image", help="a picture's file, of any kind that Pillow reads")
-    p.add_argument("prompt")
-    p.add_argument("--mask", dest="mask_image", metavar="FILE", help="a picture that is white where to paint and black elsewhere")
-    p.add_argument("--pad", type=sides, metavar="L,T,R,B", help="pixels to add left, above, right and below, and to paint; or one number")
-    p.add_argument("--strength", type=float, default=1.0, help="how much is made anew, above 0 to 1 (%(default)s)")
-    picture_options(p, "pixels, multiples of 8, or of 4 for the shipped model (the picture's, with its margin)")
-    p.set_defaults(run=paint, own=["image", "mask_image", "pad", "strength"])
-
-    p = commands.add_parser("pix2pix", help="a picture is changed as a sentence tells, by an instruct-pix2pix model")
-    p.add_argument("image", help="a picture's file, of any kind that Pillow reads")
-    p.add_argument("prompt", help="what to change: make it winter")
-    p.add_argument("--image-guidance", dest="image_guidance_scale", type=float, default=1.5, metavar="N",
-                   help="how hard to keep to the picture, 1 or more (%(default)s)")
-    picture_options(p, "pixels, multiples of 8 (the picture's)")
-    p.set_defaults(run=paint, own=["image", "image_guidance_scale"], command="instruct_pix2pix")
-
-    p = commands.add_parser("inspect", help="what a checkpoint is")
-    p.add_argument("model", nargs="?", help="a diffusers folder, or a hub id, owner/name (the model that comes with minisd)")
-    p.add_argument("--variant", help="of the model's files, such as fp16")
-    p.set_defaults(run=inspect)
-
-    p = commands.add_parser("selftest", help="is every operation right on this machine?")
-    p.add_argument("--device", default="cpu", help="cpu or cuda, where each case's kernel is named (%(default)s)")
-    p.add_argument("-v", "--verbose", action="store_true", help="a line for each case")
-    p.set_defaults(run=selftest)
-    return parser
-
-
-def sides(text):
-    """"8" or "0,8,16,8" -> (left, top, right, bottom)"""
-    found = [int(n) for n in text.split(",")]
-    if len(found) not in (1, 4):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither one number nor four")
-    return tuple(found * 4 if len(found) == 1 else found)
-
-
-def weighed(text):
-    """"a.safetensors:0.8" -> ("a.safetensors", 0.8)"""
-    found = re.fullmatch(r"(.+):([+-]?\d*\.?\d+)", text)
-    return (found[1], float(found[2])) if found else (text, 1.0)
-
-
-def picture_options(p, size):
-    """What all commands that make pictures take."""
-    p.add_argument("-m", "--model", help="a diffusers folder, or a hub id, owner/name (the small model that comes with minisd)")
-    p.add_argument("-o", "--output", default="out.png", help="PNG to write; with -n, out-1.png, out-2.png, ... (%(default)s)")
-    p.add_argument("--negative", metavar="TEXT", help="what the picture should not be")
-    p.add_argument("--steps", type=int, default=20, help="(%(default)s)")
-    p.add_argument("--guidance", type=float, default=7.5, help="how hard to follow the prompt; 1 is off (%(default)s)")
-    p.add_argument("--seed", type=int, help="same seed, same picture; drawn and told if not given")
-    p.add_argument("--size", metavar="WxH", help=size)
-    p.add_argument("--sampler", help="ddpm ddim pndm lms euler euler_a heun dpm2 dpm2_a dpmpp_2m dpmpp_2m_sde unipc "
-                                     "(the model's own)")
-    p.add_argument("--sigmas", metavar="KIND", help="karras or exponential noise levels")
-    p.add_argument("--spacing", metavar="KIND", help="timesteps: leading, linspace or trailing")
-    p.add_argument("--eta", type=float, help="noise of ddim, 0 to 1")
-    p.add_argument("--rng", default="cpu", help="whose random numbers: cpu or cuda (%(default)s)")
-    p.add_argument("--clip-skip", type=int, metavar="N", help="the text encoder's N-th layer from the end (1; 2 of SDXL)")
-    p.add_argument("--prompt-syntax", default="a1111", help="a1111: (weights:1.2), BREAK, any length; plain (%(default)s)")
-    p.add_argument("-n", type=int, default=1, metavar="N", help="how many pictures (%(default)s)")
-    p.add_argument("--variant", help="of the model's files, such as fp16")
-    p.add_argument("--lora", action="append", default=[], metavar="FILE[:W]", help="a LoRA, and how much of it; may be given again (1)")
-    p.add_argument("--vae", metavar="PATH", help="another vae than the model's: a folder, or a file with LDM names")
-    p.add_argument("--embedding", action="append", default=[], metavar="FILE[=WORD]", help="a textual inversion; may be given again")
-    p.add_argument("--prediction-type", metavar="KIND", help="epsilon or v_prediction, where a model does not say (found)")
-    p.add_argument("--device", default="cpu", help="cpu or cuda (%(default)s)")
-    p.add_argument("--low-memory", action="store_true", help="the same picture in a fraction of the memory, slower")
-    p.add_argument("--threads", type=int, metavar="N", help="how many processors to use (all)")
-    p.add_argument("--profile", action="store_true", help="print where the time went, by operation")
-    p.add_argument("--quiet", action="store_true", help="no progress bar")
+from .options import parser, weighed
 
 
 def paint(a):
     from . import image, threads  # here, so that --help does not wait for them
     from .loading import load
+    from .preview import Preview
     from .profile import profile
     if a.n < 1:
         raise InputError(f"-n is {a.n}; it must be 1 or more")
@@ -117,28 +23,62 @@ def paint(a):
     prompts = [prompt for prompt in prompt_list(a) for _ in range(a.n)]
     paths = [Path(a.output)] if len(prompts) == 1 else [
         Path(a.output).with_name(f"{Path(a.output).stem}-{k + 1}{Path(a.output).suffix}") for k in range(len(prompts))]
-    for path in paths:
+    for path in [*paths, *([Path(a.preview)] if a.preview else [])]:
         image.check_folder(path)
-    width, height = image.parse_size(a.size) if a.size else (None, None)
+    width, height = image.parse_size(a.size) if getattr(a, "size", None) else (None, None)
     seed = secrets.randbits(32) if a.seed is None else a.seed
     if a.threads is not None:
         threads.use(a.threads)
+    if a.refiner and a.command not in ("txt2img", "img2img"):
+        raise InputError("--refiner ends pictures of txt2img and img2img alone")
+    if a.taesd and not a.preview:
+        raise InputError("--taesd makes previews: name a PNG to write with --preview")
     pipe = load(a.model, device=a.device, variant=a.variant, low_memory=a.low_memory, lora=[weighed(text) for text in a.lora],
-                         prediction_type=a.prediction_type, vae=a.vae,
-                         textual_inversion=[(file, word or None) for file, _, word in (text.partition("=") for text in a.embedding)])
+                prediction_type=a.prediction_type, vae=a.vae, controlnet=a.controlnet, extract_ema=a.ema,
+                textual_inversion=[(file, word or None) for file, _, word in (text.partition("=") for text in a.embedding)])
+    if getattr(a, "origin", None) is not None and a.said.get("Model", pipe.checkpoint.name) != pipe.checkpoint.name:
+        warnings.warn(f"{a.origin} was made with the model {a.said['Model']}, this is {pipe.checkpoint.name}", stacklevel=2)
     seeds = [seed + k for k in range(len(prompts))]
-    with Progress(a.quiet) as progress, profile() if a.profile else nullcontext() as profiled:
-        task, own = getattr(pipe, a.command), {name: getattr(a, name) for name in a.own}
-        pictures = task(prompts, **own, negative_prompt=a.negative, num_inference_steps=a.steps, guidance_scale=a.guidance,
-                        seed=seeds, width=width, height=height, sampler=a.sampler, sigmas=a.sigmas, eta=a.eta,
-                        timestep_spacing=a.spacing, rng=a.rng, clip_skip=a.clip_skip, prompt_syntax=a.prompt_syntax,
-                        progress=progress)
+    how = dict(num_inference_steps=a.steps, guidance_scale=a.guidance, seed=seeds, sampler=a.sampler, sigmas=a.sigmas, eta=a.eta,
+               timestep_spacing=a.spacing, rng=a.rng, clip_skip=a.clip_skip, prompt_syntax=a.prompt_syntax,
+               guidance_rescale=a.guidance_rescale, negative_prompt=a.negative)
+    own = dict({name: getattr(a, name) for name in a.own}, **controls(a))
+    if hasattr(a, "size"):
+        own.update(width=width, height=height)
+    with Progress(a.quiet, a.preview and Preview(pipe, a.preview, a.taesd)) as progress, \
+            profile() if a.profile else nullcontext() as profiled:
+        if a.refiner:
+            own.update(denoising_end=a.refiner_start, output="latent")
+        pictures = getattr(pipe, a.command)(prompts, progress=progress, **own, **how)
+        if a.refiner:
+            said = {**pipe.said, "Model": pipe.checkpoint.name}
+            del pipe                                         # two such models may not fit beside each other
+            pictures = refine(a, said, prompts, pictures, how, progress)
     for picture, path, own_seed in zip(pictures, paths, seeds):
         image.save_png(picture, path, picture.info["parameters"])
         print(f"{path}: {picture.width}x{picture.height}, seed {own_seed}")
     if a.profile:
         print(profiled.table())
     return 0
+
+
+def controls(a):
+    """What the options say of ControlNets, as Settings takes it."""
+    if not a.controlnet and not a.control:
+        return {}
+    from .canny import canny
+    scale = a.control_scale or [1.0]
+    return dict(control_image=[canny(path) if a.canny else path for path in a.control], guess_mode=a.guess_mode,
+                controlnet_conditioning_scale=scale[0] if len(scale) == 1 else scale, control_guidance_start=a.control_start,
+                control_guidance_end=a.control_end)
+
+
+def refine(a, said, prompts, latents, how, progress):
+    """Latents that another model has begun, `said` -> pictures, ended by the refiner."""
+    from .loading import load
+    pipe = load(a.refiner, device=a.device, variant=a.variant, low_memory=a.low_memory)
+    pipe.said = {**said, "Refiner": pipe.checkpoint.name}
+    return pipe.img2img(prompts, latents, denoising_start=a.refiner_start, progress=progress.again(), **how)
 
 
 def prompt_list(a):
@@ -159,10 +99,16 @@ def prompt_list(a):
 
 
 class Progress:
-    """A bar on standard error that shows the seconds a step takes."""
+    """A bar on standard error that shows the seconds a step takes; and a preview, where one is wanted."""
 
-    def __init__(self, quiet):
-        self.quiet, self.bar = quiet, None
+    def __init__(self, quiet, preview=None):
+        self.quiet, self.bar, self.preview = quiet, None, preview
+
+    def again(self):
+        """Begin another bar."""
+        self.__exit__()
+        self.bar = None
+        return self
 
     def __enter__(self):
         return self
@@ -173,6 +119,8 @@ class Progress:
             self.bar = tqdm(total=step.total, disable=self.quiet, unit="step", leave=True,
                             bar_format="{l_bar}{bar}| {n}/{total} [{elapsed}<{remaining}, {rate_inv_fmt}]")
         self.bar.update()
+        if self.preview is not None:
+            self.preview(step)
 
     def __exit__(self, *exception):
         if self.bar is not None:
@@ -180,8 +128,8 @@ class Progress:
 
 
 def inspect(a):
-    from . import describe, hub, single
-    lines, whole = describe.describe(*single.open_model(hub.find_folder(a.model, a.variant), a.variant))
+    from . import describe, hub
+    lines, whole = describe.inspect(hub.find_folder(a.model, a.variant), a.variant)
     print("\n".join(lines))
     return 0 if whole else 1
 
@@ -202,7 +150,7 @@ def selftest(a):
 
 def main(argv=None):
     """Run one command -> its exit code.  With MINISD_DEBUG set, errors show where they come from."""
-    a = arguments().parse_args(argv)
+    a = parser().parse_args(argv)
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = lambda message, *_, **__: print(f"minisd: warning: {message}", file=sys.stderr)
@@ -213,10 +161,12 @@ def main(argv=None):
 def run(a):
     try:
         if getattr(a, "origin", None) is not None:           # what stands on the command line goes before the picture's settings
-            from .repeat import options
-            a.parser.set_defaults(**options(a.origin))
-            a = a.parser.parse_args(a.given[1:], argparse.Namespace(command=a.command))
-        code = a.run(a)
+            from .repeat import options, require
+            found, said = options(a.origin)
+            a.parser.set_defaults(**found)
+            a = a.parser.parse_args(a.given[1:], argparse.Namespace(command=a.command, said=said))
+            require(a, said)
+        code = {"inspect": inspect, "selftest": selftest}.get(a.command, paint)(a)
         sys.stdout.flush()                                   # here, so that a closed pipe is met inside the try
         return code
     except (MinisdError, MemoryError, BrokenPipeError) as e:

@@ -1,9 +1,13 @@
-"""What a checkpoint is, in words and a table: family, prediction type, and each network's tree of weights."""
+"""What a checkpoint is, in words and a table: family, prediction type, and each network's tree of weights; or what another file is that
+goes with one."""
 import math
 import textwrap
+from pathlib import Path
 
-from . import samplers
-from .errors import MinisdError
+from . import inversion, kinds, lora, samplers, single
+from .checkpoint import Component
+from .errors import CheckpointError, MinisdError
+from .files import TensorFiles, read_json, refuse_pickle
 
 INDENT = 2
 
@@ -45,6 +49,63 @@ def tree_lines(tree, depth=0):
         i = j + 1
 
 
+WIDTHS = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x", 2048: "Stable Diffusion XL", 1280: "Stable Diffusion XL's refiner"}
+
+
+def inspect(path, variant=None):
+    """Any file or folder that minisd reads -> (lines of text, whether it is whole).  Raises CheckpointError for another."""
+    path = Path(path)
+    if path.is_dir():
+        said = read_json(path / "config.json")
+        part = {"ControlNetModel": "controlnet", "AutoencoderKL": "vae", "AutoencoderTiny": "vae"}.get(said.get("_class_name"))
+        if (path / "adapter_config.json").is_file():
+            return describe_lora(path)
+        if part and not (path / "model_index.json").is_file():
+            return describe_part(Component(part, path), f"--{part}")
+        return describe(*single.open_model(path, variant))
+    refuse_pickle(path)
+    tensors = TensorFiles([path])
+    what, option = kinds.kind(tensors)
+    if (what, option) == kinds.LORA:
+        return describe_lora(path)
+    if (what, option) == kinds.WORD:
+        token, vectors = inversion.read(path)
+        sizes = " and ".join(f"{len(v)} vectors of {v.shape[1]} numbers" for v in vectors.values())
+        family = WIDTHS[2048] if len(vectors) > 1 else WIDTHS.get(vectors[0].shape[1], "a model of its own size")
+        return [f"{path}: a textual inversion for {family}", f"word        {token}", f"holds       {sizes}", f"goes with   {option}"], True
+    if (what, option) == kinds.CONTROLNET:
+        return describe_part(single.open_controlnet(path), option)
+    if (what, option) == kinds.VAE or what.startswith("TAESD"):
+        return describe_part(single.open_vae(path, 0.18215), option)
+    if (what, option) != kinds.WHOLE:
+        raise CheckpointError(f"{path}: {kinds.explained(tensors)}")
+    return describe(*single.open_model(path))
+
+
+def describe_part(component, option):
+    """A network that goes with a model by `option`."""
+    c = component.config
+    words = {"controlnet": lambda: f"a ControlNet for {WIDTHS.get(c.context_width, 'a model of its own size')}, by its text of "
+                                   f"{c.context_width} numbers a token",
+             "vae": lambda: f"{'TAESD, ' if c.moments == c.latent_channels else ''}a vae: latents of {c.latent_channels} channels, "
+                            f"{c.factor} pixels wide each"}
+    lines, whole = network(component)
+    return [f"{component.place}: {words[component.name]()}", f"goes with   {option}", *lines], whole
+
+
+def describe_lora(path):
+    layers = lora.layers_of(path)
+    text = [down for layer, _, down in layers if "attn2" in layer and layer.replace(".", "_").endswith("to_k")]
+    family = WIDTHS.get(text[0], "a model of its own size") if text else "a model that its layers do not tell"
+    ranks = sorted({rank for _, rank, _ in layers})
+    groups = {}
+    for layer, _, _ in layers:
+        part = next((part for prefix, part in lora.PREFIXES.items() if layer.replace(".", "_").startswith(prefix)), "unet")
+        groups[part] = groups.get(part, 0) + 1
+    return [f"{path}: a LoRA for {family}", f"layers      {', '.join(f'{n} of the {part}' for part, n in groups.items())}",
+            f"rank        {', '.join(map(str, ranks))}", f"goes with   {kinds.LORA[1]}"], True
+
+
 def describe(opened, odd=()):
     """A Checkpoint, and keys of its file that belong to no layer -> (lines of text, whether it is whole)."""
     unet, vae = opened.unet.config, opened.vae.config
@@ -65,19 +126,25 @@ def describe(opened, odd=()):
     lines += [f"no layer    {len(odd)} keys: {', '.join(odd)}"] if odd else []
     whole = True
     for component in opened.components:
-        shapes = component.shapes()
-        tree = nest(shapes)
-        types = sorted({component.tensors.dtype(stored) for stored in component.stored.values()})
-        lines += ["", f"{component.name}: {len(shapes)} weights, {parameters(tree):,} numbers, {' and '.join(types)}, in "
-                      f"{', '.join(f.name for f in component.files)}"]
-        try:
-            missing, unused = component.check()
-            lines += [f"  missing: {', '.join(missing) or 'none'}", f"  unused: {', '.join(unused) or 'none'}"]
-            whole = whole and not missing
-        except MinisdError as e:
-            lines, whole = [*lines, f"  NOT USABLE: {e}"], False
-        lines += tree_lines(tree, 1)
+        found, good = network(component)
+        lines, whole = [*lines, *found], whole and good
     return lines, whole
+
+
+def network(component):
+    """One network: its weights, what is missing or unused, its tree -> (lines, whether it is whole)."""
+    shapes = component.shapes()
+    tree, whole = nest(shapes), True
+    types = sorted({component.tensors.dtype(stored) for stored in component.stored.values()})
+    lines = ["", f"{component.name}: {len(shapes)} weights, {parameters(tree):,} numbers, {' and '.join(types)}, in "
+                 f"{', '.join(f.name for f in component.files)}"]
+    try:
+        missing, unused = component.check()
+        lines += [f"  missing: {', '.join(missing) or 'none'}", f"  unused: {', '.join(unused) or 'none'}"]
+        whole = not missing
+    except MinisdError as e:
+        lines, whole = [*lines, f"  NOT USABLE: {e}"], False
+    return [*lines, *tree_lines(tree, 1)], whole
 
 
 def sampler_name(scheduler):

@@ -5,6 +5,7 @@ import numpy as np
 
 from .errors import CheckpointError, InputError
 from .files import TensorFiles, refuse_pickle
+from .kinds import WORD, explained, kind
 
 SETS = {"clip_l": 0, "clip_g": 1}                            # in files for Stable Diffusion XL: the text encoder
 
@@ -21,9 +22,10 @@ def read(path, token=None):
     tensors = TensorFiles([path])
     names = [n for n in tensors if len(tensors.shape(n)) in (1, 2)]
     both = set(tensors) == set(SETS)
-    if not names or len(tensors) != 1 and not both or len(names) != len(tensors):
+    if not names or len(tensors) != 1 and not both or len(names) != len(tensors) or \
+            kind(tensors) != WORD:
         raise CheckpointError(f"{path}: no textual inversion: it holds {len(tensors)} arrays, such as {next(iter(tensors), 'none')}; "
-                              "one of them, of one or two dimensions, was expected")
+                              f"one of them, of one or two dimensions, was expected; {explained(tensors)}")
     arrays = {SETS[n] if both else 0: tensors[n].astype(np.float32) for n in names}
     vectors = {i: a.reshape(-1, a.shape[-1]) for i, a in arrays.items()}
     if len({len(v) for v in vectors.values()}) != 1:

@@ -13,7 +13,8 @@ from .pipeline import Pipeline
 
 
 def load(model=None, device="cpu", dtype=None, variant=None, low_memory=False, lora=(),
-         prediction_type=None, textual_inversion=(), vae=None, controlnet=()):
+         prediction_type=None, textual_inversion=(), vae=None, controlnet=(),
+         extract_ema=False):
     """A model, ready to use.
 
     model: a diffusers folder of Stable Diffusion 1.x, 2.x or XL, or a single .safetensors file with LDM names, or a hub id
@@ -28,6 +29,7 @@ def load(model=None, device="cpu", dtype=None, variant=None, low_memory=False, l
     textual_inversion: a file that teaches a word, or (file, word), or a list of such;  prompts may then use the word
     prediction_type: what the unet predicts, "epsilon" or "v_prediction";  None is what the scheduler's configuration says, and of
         a single file with Stable Diffusion 2.x what a trial finds
+    extract_ema: of a single file, the running mean of the unet's weights that lies beside them
     Every weight's name and shape is checked here, by a dry run; its numbers are read when they are first used.
 
     Raises InputError for a model that cannot be found, or another device or dtype; CheckpointError for a model that is
@@ -37,7 +39,7 @@ def load(model=None, device="cpu", dtype=None, variant=None, low_memory=False, l
         raise InputError(f"dtype is {dtype!r}; on {device} choose {' or '.join(place.dtypes)}.  The file may be of another all the same")
     if low_memory and device != "cpu":
         raise InputError("low_memory is for the CPU: a GPU keeps its weights")
-    opened, odd = single.open_model(hub.find_folder(model, variant), variant, prediction_type)
+    opened, odd = single.open_model(hub.find_folder(model, variant), variant, prediction_type, extract_ema)
     if odd:
         warnings.warn(f"{opened.folder}: {len(odd)} keys belong to no layer: {listed(odd)}", stacklevel=2)
     if vae is not None:

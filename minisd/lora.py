@@ -12,6 +12,7 @@ import numpy as np
 
 from .errors import CheckpointError, InputError
 from .files import TensorFiles, read_json, refuse_pickle
+from .kinds import explained
 from .ldm import RESNET, ldm_places
 
 PARTS = [  # (pattern of a key, the part it names); group 1 is the layer
@@ -40,19 +41,16 @@ class Delta:
         return self.scale * (up.reshape(len(up), -1) @ down.reshape(len(down), -1)).reshape(shape)
 
 
-def add(components, path, weight=1.0):
-    """Let components (text_encoder, unet, vae) add this file's deltas to the weights that they give from now on.
+def read(path):
+    """-> (the file, its tensors, {layer: {"down", "up" or "alpha": key}}, keys that are none of these, adapter_config.json's contents).
 
-    -> names of layers in the file that the model does not have.  Raises InputError for a weight that is no number; CheckpointError
-    for a file that is no LoRA, is of a kind that minisd does not know, or does not fit the model."""
+    Raises InputError if there is no such file, CheckpointError if it is no LoRA, or of a kind that minisd does not know."""
     path = Path(path)
-    if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not math.isfinite(weight):
-        raise InputError(f"the weight of {path} is {weight!r}; it must be a number, 1 as a rule")
     folder, file = (path, path / "adapter_model.safetensors") if path.is_dir() else (path.parent, path)
     if not file.is_file():
         raise InputError(f"{file}: no such file")
     refuse_pickle(file)
-    tensors, known, layers, strange = TensorFiles([file]), tables(components), {}, []
+    tensors, layers, strange = TensorFiles([file]), {}, []
     for key in tensors:
         kind = next((kind for mark, kind in OTHER_KINDS.items() if mark in key), None)
         if kind:
@@ -63,9 +61,30 @@ def add(components, path, weight=1.0):
         else:
             layers.setdefault(part[0], {})[part[1]] = key
     if not layers:
-        raise CheckpointError(f"{file}: holds no LoRA; its first key is {next(iter(tensors), 'missing, for it is empty')}")
+        first = next(iter(tensors), "missing, for it is empty")
+        raise CheckpointError(f"{file}: holds no LoRA, {explained(tensors)}; its first key is {first}")
     adapter = read_json(folder / "adapter_config.json") if path.is_dir() else json.loads(
         tensors.metadata.get("lora_adapter_metadata", "{}"))
+    return file, tensors, layers, strange, adapter
+
+
+def layers_of(path):
+    """-> [(layer, rank, numbers that it reads), ...] of a LoRA's file or folder.  Raises what read() does."""
+    _, tensors, layers, _, _ = read(path)
+    shapes = [(layer, tensors.shape(keys["down"])) for layer, keys in layers.items() if "down" in keys]
+    return [(layer, shape[0], math.prod(shape[1:])) for layer, shape in shapes]
+
+
+def add(components, path, weight=1.0):
+    """Let components (text_encoder, unet, vae) add this file's deltas to the weights that they give from now on.
+
+    -> names of layers in the file that the model does not have.  Raises InputError for a weight that is no number; CheckpointError
+    for a file that is no LoRA, is of a kind that minisd does not know, or does not fit the model."""
+    path = Path(path)
+    if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not math.isfinite(weight):
+        raise InputError(f"the weight of {path} is {weight!r}; it must be a number, 1 as a rule")
+    file, tensors, layers, strange, adapter = read(path)
+    known = tables(components)
     unmatched, found = strange, []
     for layer, keys in layers.items():
         place = find(layer, known)

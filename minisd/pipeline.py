@@ -332,10 +332,11 @@ class Pipeline:
         prompts, negatives = pair_prompts(prompt, negative_prompt, s.num_images)
         for k, picture in enumerate(found):
             negative = negatives[k] if negatives and s.guidance_scale > 1 else ""
-            picture.info["parameters"] = pictures.parameters_text(prompts[k], negative, self.settings_of(picture, k, len(found), s, said))
+            settings = self.settings_of(picture, k, len(found), s, negatives, said)
+            picture.info["parameters"] = pictures.parameters_text(prompts[k], negative, settings)
         return found[0] if len(found) == 1 and isinstance(prompt, str) else found
 
-    def settings_of(self, picture, k, count, s, said):
+    def settings_of(self, picture, k, count, s, read, said):
         """What to write into picture k of `count`, in AUTOMATIC1111's words where it has some."""
         own_seeds, usual = isinstance(s.seed, (list, tuple)), Settings()
         return {"Steps": s.num_inference_steps, "Sampler": pictures.A1111_NAMES[s.sampler or samplers.name_of(self.scheduler)],
@@ -343,6 +344,7 @@ class Pipeline:
                 "Seed": s.seed[k] if own_seeds else s.seed, "Size": f"{picture.width}x{picture.height}",
                 "Model": self.checkpoint.name, **self.said, **(said or {}), "Clip skip": s.clip_skip, "Eta": s.eta,
                 "CFG Rescale": s.guidance_rescale or None, "Timestep spacing": s.timestep_spacing, "RNG": s.rng.upper(),
+                "Empty negative prompt": "read" if self.xl and read and read[k] == "" else None,
                 **{shown: getattr(s, name) if getattr(s, name) != getattr(usual, name) else None for name, shown in SAID.items()},
                 **({"Batch size": count, "Batch pos": k} if count > 1 and not own_seeds else {}), "Version": "minisd"}
 

@@ -27,9 +27,10 @@ def read_parameters(path):
 
 
 def options(path):
-    """-> {option of txt2img: value}.  Raises InputError for a picture that these cannot make again."""
+    """-> ({option of txt2img: value}, all that the picture says).  Raises InputError for a picture that these cannot make again."""
     prompt, negative, said = read_parameters(path)
-    for key, what in (("Denoising strength", "made from another picture, which is needed to make it again"),
+    other = "made from another picture, which is needed to make it again"
+    for key, what in (("Denoising strength", other), ("Noise level", other), ("Image CFG scale", other),
                       ("Batch pos", "one of several drawn from one seed, which must be made together")):
         if key in said:
             raise InputError(f"{path}: {what} ({key}: {said[key]})")
@@ -40,13 +41,25 @@ def options(path):
             sampler, sigmas = sampler[:-len(kind) - 1], kind
     if sampler is not None and sampler not in names:
         raise InputError(f"{path}: made with the sampler {sampler!r}, which minisd does not have; it has {', '.join(names)}")
+    negative = negative or ("" if said.get("Empty negative prompt") == "read" else None)
     found = dict(prompt=prompt, negative=negative, sampler=names.get(sampler),
                  sigmas=sigmas if sigmas in ("karras", "exponential") else None)
     for key, name, kind in (("Steps", "steps", int), ("CFG scale", "guidance", float), ("Seed", "seed", int), ("Size", "size", str),
                             ("Eta", "eta", float), ("Timestep spacing", "spacing", str), ("Clip skip", "clip_skip", int),
-                            ("RNG", "rng", str.lower)):
+                            ("RNG", "rng", str.lower), ("CFG Rescale", "guidance_rescale", float),
+                            ("Prompt syntax", "prompt_syntax", str), ("Denoising start", "refiner_start", float)):
         try:
             found |= {name: kind(said[key])} if key in said else {}
         except ValueError as e:
             raise InputError(f"{path}: its {key} is {said[key]!r}, which is no number") from e
-    return found
+    return found, said
+
+
+def require(a, said):
+    """Raises InputError where a picture was made with what the options do not give."""
+    for key, option in (("LoRA", "lora"), ("ControlNet", "controlnet"), ("Refiner", "refiner")):
+        if key in said and not getattr(a, option):
+            raise InputError(f"{a.origin}: made with {key} {said[key]}; give it with --{option}")
+    for key in ("Original size", "Crop", "Target size"):
+        if key in said:
+            raise InputError(f"{a.origin}: made with another {key.lower()} ({said[key]}) than the command line can tell")

@@ -14,15 +14,8 @@ from .checkpoint import Checkpoint, Component, open_folder
 from .errors import CheckpointError, InputError
 from .families import FAMILIES, UPSCALER, controlnet_config, text_config, unet_config, vae_config
 from .files import TensorFiles, refuse_pickle
+from .kinds import WHOLE, explained, kind
 from .tokenizer import Tokenizer
-
-OTHERS = {"model.diffusion_model.joint_blocks.": "Stable Diffusion 3", "model.diffusion_model.double_blocks.": "Flux",
-          "double_blocks.": "Flux", "cond_stage_model.roberta": "AltDiffusion", "lora_": "a LoRA; it goes with a model, by lora= or --lora",
-          "string_to_param": "a textual inversion; it goes with a model, by textual_inversion= or --embedding",
-          "emb_params": "a textual inversion; it goes with a model, by textual_inversion= or --embedding",
-          "control_model.": "a ControlNet; it goes with a model, by controlnet= or --controlnet",
-          "controlnet_cond_embedding.": "a ControlNet; it goes with a model, by controlnet= or --controlnet",
-          "decoder.": "a vae; it goes with a model, by vae= or --vae"}
 
 
 class View(TensorFiles):
@@ -86,13 +79,6 @@ def checked(prediction_type):
     return prediction_type
 
 
-def other_kind(tensors):
-    """What a file is that is no whole model, and which option it belongs to; None if it may be one."""
-    whole = any(key.startswith(ldm.UNET) for key in tensors)
-    marks = [mark for mark in OTHERS if mark.startswith(ldm.UNET) or not whole]
-    return next((OTHERS[mark] for mark in marks if any(key.startswith(mark) for key in tensors)), None)
-
-
 def open_file(path, prediction_type=None, extract_ema=False):
     """-> (Checkpoint, names of keys that belong to no layer).
 
@@ -115,9 +101,8 @@ def open_file(path, prediction_type=None, extract_ema=False):
 
 def parts_of(tensors, path, extract_ema=False):
     """A file's tensors -> (its mark in FAMILIES, {name: Part}, keys that belong to no layer)."""
-    kind = other_kind(tensors)
-    if kind:
-        raise CheckpointError(f"{path}: {kind}")
+    if kind(tensors)[1] not in (WHOLE[1], None) or kind(tensors)[0].endswith("does not run"):
+        raise CheckpointError(f"{path}: no whole model: {explained(tensors)}")
     mark, family = next((mark, family) for mark, family in FAMILIES.items() if any(key.startswith(mark) for key in tensors) or not mark)
     places, unused = {}, []
     for name, prefix, names in (*family.texts, ("unet", ldm.UNET, ldm.unet_names), ("vae", ldm.VAE, ldm.vae_names)):
@@ -151,7 +136,7 @@ def open_part(path, name, prefix, names, config):
     found, odd = names([key.removeprefix(prefix) for key in tensors if key.startswith(prefix)])
     if not found or odd and not prefix:
         raise CheckpointError(f"{path}: no {name} with LDM names; {odd[0] if odd else 'no key'} is of none.  One with diffusers' names "
-                              f"is given as its folder, with config.json{'; this is ' + kind if (kind := other_kind(tensors)) else ''}")
+                              f"is given as its folder, with config.json; {explained(tensors)}")
     where = {n: (prefix + stored, cut) for n, (stored, cut) in found.items()}
     try:
         return Part(name, config(View(tensors, where)), path, tensors, where), odd

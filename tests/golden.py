@@ -291,7 +291,7 @@ def xl_lora_file(path):
         arrays[f"{stem}.alpha"] = np.float32(2)
 
     for place, where in cases.XL_LORA.items():
-        for inside in ("transformer_blocks.0.attn1.to_q", "transformer_blocks.0.attn2.to_out.0", "transformer_blocks.0.ff.net.2", "proj_in"):
+        for inside in ("proj_in", *(f"transformer_blocks.0.{k}" for k in ("attn1.to_q", "attn2.to_out.0", "ff.net.2"))):
             add(f"lora_unet_{place}_{inside.replace('.', '_')}", "unet_xl", f"{where}.{inside}")
     for mark, model in (("te1", "text_sd1"), ("te2", "text_xl")):
         for layer in cases.LORA_TEXT:

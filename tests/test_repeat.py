@@ -84,7 +84,7 @@ def saying(path, text):
 def test_the_web_uis_own_text(tmp_path):
     text = ("masterpiece, (fox:1.2)\nNegative prompt: bad hands, \nblurry\nSteps: 25, Sampler: DPM++ 2M Karras, CFG scale: 6.5, Seed: 12, "
             'Size: 512x768, Model hash: 6ce0161689, Model: v1-5, Clip skip: 2, Lora hashes: "a: 1, b: 2", Version: v1.6.0')
-    found = repeat.options(saying(tmp_path / "a.png", text))
+    found, _ = repeat.options(saying(tmp_path / "a.png", text))
     assert found == dict(prompt="masterpiece, (fox:1.2)", negative="bad hands, \nblurry", sampler="dpmpp_2m", sigmas="karras", steps=25,
                          guidance=6.5, seed=12, size="512x768", clip_skip=2)
     assert repeat.read_parameters(tmp_path / "a.png")[2]["Lora hashes"] == "a: 1, b: 2"

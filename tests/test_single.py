@@ -137,9 +137,9 @@ def test_a_missing_key_is_named(family, tmp_path):
     ("model.diffusion_model.joint_blocks.0", "Stable Diffusion 3"), ("lora_unet_x.lora_down.weight", "a LoRA"),
     ("emb_params", "a textual inversion"),
     ("control_model.x", "a ControlNet.*--controlnet"), ("decoder.conv_in.weight", "a vae.*--vae"),
-    ("x", "holds no text_encoder.*first key is x")])
+    ("x", "holds no text_encoder.*first key is x"), ("<a-word>", "a textual inversion")])
 def test_a_file_of_another_kind_is_named(key, message, tmp_path):
-    save_file({key: np.zeros(1, np.float32)}, tmp_path / "a.safetensors")
+    save_file({key: np.zeros((1, 1, 1) if key == "x" else 1, np.float32)}, tmp_path / "a.safetensors")
     with pytest.raises(CheckpointError, match=message):
         minisd.load(tmp_path / "a.safetensors")
 
