@@ -70,7 +70,7 @@ def inspect(path, variant=None):
         return describe_lora(path)
     if (what, option) == kinds.WORD:
         token, vectors = inversion.read(path)
-        sizes = " and ".join(f"{len(v)} vectors of {v.shape[1]} numbers" for v in vectors.values())
+        sizes = " and ".join(f"{len(v)} vectors of {v.shape[1]} numbers" for _, v in sorted(vectors.items()))
         family = WIDTHS[2048] if len(vectors) > 1 else WIDTHS.get(vectors[0].shape[1], "a model of its own size")
         return [f"{path}: a textual inversion for {family}", f"word        {token}", f"holds       {sizes}", f"goes with   {option}"], True
     if (what, option) == kinds.CONTROLNET:
@@ -95,14 +95,15 @@ def describe_part(component, option):
 
 def describe_lora(path):
     layers = lora.layers_of(path)
-    text = [down for layer, _, down in layers if "attn2" in layer and layer.replace(".", "_").endswith("to_k")]
+    text = [down for layer, _, down in layers if "attn2" in layer and layer.endswith(("to_k", "to_v"))]          # they read the prompt
     family = WIDTHS.get(text[0], "a model of its own size") if text else "a model that its layers do not tell"
     ranks = sorted({rank for _, rank, _ in layers})
     groups = {}
     for layer, _, _ in layers:
         part = next((part for prefix, part in lora.PREFIXES.items() if layer.replace(".", "_").startswith(prefix)), "unet")
         groups[part] = groups.get(part, 0) + 1
-    return [f"{path}: a LoRA for {family}", f"layers      {', '.join(f'{n} of the {part}' for part, n in groups.items())}",
+    order = sorted(groups, key=lambda part: part != "unet")
+    return [f"{path}: a LoRA for {family}", f"layers      {', '.join(f'{groups[part]} of the {part}' for part in order)}",
             f"rank        {', '.join(map(str, ranks))}", f"goes with   {kinds.LORA[1]}"], True
 
 

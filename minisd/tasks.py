@@ -145,12 +145,18 @@ def latents(pipe, pixels, draw, shape):
 def stop(method, share):
     """The number of the step before which a run ends that leaves the rest to another model: share of the training's timesteps."""
     n = len(method.abar)
-    return len([t for t in method.timesteps if t >= round(n - share * n)])
+    last = len([t for t in method.timesteps if t >= round(n - share * n)])
+    if last == 0:
+        raise InputError(f"denoising_end {share:g} leaves no step of {len(method.timesteps)}; use more of either")
+    return last
 
 
 def resume(method, share):
     """The number of the step with which such another run begins."""
-    first, k = stop(method, share), method.calls_a_step
+    n, k = len(method.abar), method.calls_a_step
+    first = len([t for t in method.timesteps if t >= round(n - share * n)])
+    if isinstance(share, bool) or first == len(method.timesteps):
+        raise InputError(f"denoising_start {share!r} leaves no step of {len(method.timesteps)}; use less, or more steps")
     return first - (first % k)
 
 

@@ -230,6 +230,17 @@ def write_controlnet(folder, model):
     return recipe.write_network(Path(folder) / model, "controlnet", cases.MODELS[model][1], Golden(model).about["shapes"])
 
 
+CANNY = [(100, 200), (30, 60), (0, 0)]                       # low, high
+
+
+def edgy_pictures():
+    """[(H,W,3) bytes]: noise, and large shapes with soft edges, drawn by name."""
+    noise = ((recipe.uniform("noise", (21, 34, 3)) + 1) * 127).astype(np.uint8)
+    blocks = np.kron(recipe.uniform("blocks", (5, 7, 3)), np.ones((12, 11, 1)))
+    rows = np.add.outer(np.arange(60), np.arange(77))[..., None] / 137
+    return [noise, ((blocks * (0.4 + 0.6 * rows) + 1) * 127).astype(np.uint8), (np.sin(rows * [40, 9, 3]) * 90 + 128).astype(np.uint8)]
+
+
 def depth_map():
     """(7,9): as large as the latents of a_picture(), so that nothing is resized."""
     return recipe.standard("depth", (7, 9))

@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 import cases
+import cv2
 import diffusers
 import golden
 import ldm
@@ -267,6 +268,8 @@ def make_families(folder):
                          output_type=kind).images
             arrays[f"{name}.{'latent' if kind == 'latent' else 'pixels'}"] = np.asarray(found) if kind == "latent" else found[golden.CORNER]
     arrays.update(xl_latents())
+    for k, picture in enumerate(golden.edgy_pictures()):
+        arrays.update({f"canny {k} {low} {high}": cv2.Canny(picture, low, high) for low, high in golden.CANNY})
     save(folder, "families", arrays)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from golden import Golden
 
-from minisd import image, nn, ops, rng, samplers, schedules, unet, vae
+from minisd import conditions, controlnet, controls, image, nn, ops, rng, samplers, schedules, tasks, unet, vae
 
 
 def off(model):
@@ -54,6 +54,12 @@ MODEL_MUTATIONS = {
     "no causal mask": ("text_sd1", ops, "attention", wrapped(ops.attention, causal=False)),
     "gelu for quick_gelu": ("text_sd1", ops, "ACTIVATIONS", {**ops.ACTIVATIONS, "quick_gelu": ops.gelu}),
     "quick_gelu for gelu": ("text_sd2", ops, "ACTIVATIONS", {**ops.ACTIVATIONS, "gelu": ops.quick_gelu}),
+    "the pooled vector of the last token": ("text_xl", ops, "vector_of", lambda x, ids, token: x[:, -1]),
+    "sizes after the pooled text": ("unet_xl", ops, "concat", lambda xs, f=ops.concat: f(xs[::-1] if xs[0].ndim == 2 else xs)),
+    "no class label": ("unet_upscaler", unet, "embedding", lambda p, ids: 0 * nn.embedding(p, ids)),
+    "no guidance scale told": ("unet_lcm", unet, "linear", lambda p, x, *a, f=unet.linear, **k: (
+        0 if p.path.endswith("cond_proj") else 1) * f(p, x, *a, **k)),
+    "taesd without its tanh": ("taesd", ops, "tanh", lambda x: x),
     "skips in the wrong order": ("unet_sd2", ops, "concat", lambda xs, f=ops.concat: f(xs[::-1])),
 }
 
@@ -109,6 +115,37 @@ def test_a_mutated_sampler_is_caught(name, monkeypatch):
     assert not sampler_off(case)
     monkeypatch.setattr(module, attribute, instead)
     assert sampler_off(case)
+
+
+def run_off(name, folder):
+    return max(golden.compare_run(name, Golden("families"), folder)) > golden.BOUND
+
+
+def swapped_sizes(count, original_size, crops, target_size, score=None, f=conditions.time_ids):
+    return f(count, original_size[::-1], crops, target_size[::-1], score)
+
+
+RUN_MUTATIONS = {
+    "width before height": ("xl", conditions, "time_ids", swapped_sizes),
+    "zeros are an empty prompt": ("xl", conditions, "zeros_like", lambda told: {k: a + 0.1 for k, a in told.items()}),
+    "the spread of each channel alone": ("zero snr", tasks, "rescaled", lambda out, text, share: (
+        share * out * text.std((1, 2), keepdims=True) / out.std((1, 2), keepdims=True) + (1 - share) * out)),
+    "the small picture in [0,1]": ("upscale", tasks, "upscale",
+                                   lambda pixels, level, tile, f=tasks.upscale: f(pixels / 2 + 0.5, level, tile)),
+    "the control picture in [-1,1]": ("controlnet", controlnet, "hint", lambda p, picture, f=controlnet.hint: f(p, 2 * picture - 1)),
+    "no boundary condition": ("lcm", samplers.LCM, "defaults", dict(samplers.LCM.defaults, timestep_scaling=0.01)),
+    "guidance features with cosines first": ("lcm", conditions, "guidance_features", lambda scale, dim, dtype,
+                                             f=conditions.guidance_features: np.roll(f(scale, dim, dtype), dim // 2, axis=-1)),
+    "guess mode for both halves": ("guess", controls.Controls, "prepare", lambda self, upload, dtype, rows, blind,
+                                   f=controls.Controls.prepare: f(self, upload, dtype, rows, 0)),
+}
+
+
+@pytest.mark.parametrize("name", RUN_MUTATIONS)
+def test_a_mutated_run_is_caught(name, monkeypatch, tmp_path):
+    run, module, attribute, instead = RUN_MUTATIONS[name]
+    monkeypatch.setattr(module, attribute, instead)
+    assert run_off(run, tmp_path)
 
 
 def test_a_lost_cached_normal_is_caught(monkeypatch):
