@@ -11,15 +11,23 @@ SHIPPED = Path(__file__).parent / "models" / "icons"         # the model that co
 def find_folder(model, variant=None):
     """A path stays what it is, None is the shipped model; a hub id (owner/name) is fetched into the hub's cache, what minisd
     reads of it alone.  Raises InputError if there is no such thing, CheckpointError if the hub has pickles alone."""
-    if model is None:
-        return SHIPPED
+    return SHIPPED if model is None else find(model, lambda names: wanted_files(names, variant))
+
+
+def find_part(path):
+    """The same for one network's folder or file: a ControlNet's or a vae's, which may be a repository of its own."""
+    return find(path, lambda names: [n for n in names if n in ("config.json", "diffusion_pytorch_model.safetensors")])
+
+
+def find(model, wanted):
+    """A path, or a hub id's files of wanted(names of all), fetched."""
     path = Path(model)
     try:
         if path.exists():
             return path
     except OSError as e:                                     # a name too long to be one
         raise InputError(f"{str(model)[:80]}...: {e.strerror}") from e
-    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(model)):
+    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(model)) or path.suffix == ".safetensors":
         raise InputError(f"{model}: no such file or folder, and no hub id, which is owner/name")
     import huggingface_hub  # here, since importing it costs as much as all the rest
     try:
@@ -31,12 +39,15 @@ def find_folder(model, variant=None):
             reason = (str(e).strip() or type(e).__name__).split("\n")[0]
             raise InputError(f"{model}: no such folder here, and not to be had from the hub ({reason}); "
                              "check the name and the network") from e
-    wanted = wanted_files(names, variant)
-    for part in sorted({n.split("/")[0] for n in names} & set(STEMS)):
-        if not any(n.startswith(f"{part}/") and ".safetensors" in n for n in wanted):
-            refuse_pickle(*(Path(n) for n in names if n.startswith(f"{part}/")))
+    files = wanted(names)
+    for part in sorted({"", *(n.rpartition("/")[0] for n in names)} & {"", *STEMS}):
+        here = [n for n in names if n.rpartition("/")[0] == part]
+        if part and not any(n in files and ".safetensors" in n for n in here) or not files:
+            refuse_pickle(*map(Path, here))
+    if not files:
+        raise InputError(f"{model}: this repository holds nothing that minisd reads in this place, only {', '.join(names[:5])}")
     try:
-        return Path(huggingface_hub.snapshot_download(str(model), allow_patterns=wanted))
+        return Path(huggingface_hub.snapshot_download(str(model), allow_patterns=files))
     except Exception as e:
         raise InputError(f"{model}: fetching it from the hub failed ({str(e).strip() or type(e).__name__}); try again") from e
 

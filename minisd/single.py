@@ -14,6 +14,7 @@ from .checkpoint import Checkpoint, Component, open_folder
 from .errors import CheckpointError, InputError
 from .families import FAMILIES, UPSCALER, controlnet_config, text_config, unet_config, vae_config
 from .files import TensorFiles, refuse_pickle
+from .hub import find_part
 from .kinds import WHOLE, explained, kind
 from .tokenizer import Tokenizer
 
@@ -144,19 +145,13 @@ def open_part(path, name, prefix, names, config):
         raise CheckpointError(f"{path}: {e.args[0]} is missing; copy or download it again") from None
 
 
-def existing(path):
-    path = Path(path)
-    if not path.exists():
-        raise InputError(f"{path}: no such file or folder")
-    return path
-
-
 def open_vae(path, scaling_factor):
-    """Another vae for a model: a folder with config.json, a file with LDM names, its own or a whole model's, or TAESD's -> a Component.
+    """Another vae for a model: a folder with config.json, or a hub id, or a file with LDM names, its own or a whole model's, or TAESD's
+    -> a Component.
 
     scaling_factor: of the model's latents, which such a file does not say.
     Raises InputError if there is no such thing, CheckpointError for a file of another kind."""
-    path = existing(path)
+    path = find_part(path)
     if path.is_dir():
         return Component("vae", path / "vae" if (path / "vae").is_dir() else path)
     refuse_pickle(path)
@@ -168,10 +163,10 @@ def open_vae(path, scaling_factor):
 
 
 def open_controlnet(path):
-    """A ControlNet: a diffusers folder, or a file with LDM names or diffusers' -> a Component.
+    """A ControlNet: a diffusers folder, or a hub id, or a file with LDM names or diffusers' -> a Component.
 
     Raises InputError if there is no such thing, CheckpointError for a file of another kind."""
-    path = existing(path)
+    path = find_part(path)
     if path.is_dir():
         return Component("controlnet", path)
     refuse_pickle(path)

@@ -395,6 +395,23 @@ def test_a_hub_model_of_pickles(monkeypatch):
         minisd.load("someone/some-model")
 
 
+def test_a_controlnet_or_a_vae_of_the_hub(sd1_folder, tmp_path, monkeypatch):
+    import golden
+    import huggingface_hub
+    place, asked = golden.write_controlnet(tmp_path, "controlnet_sd1"), {}
+    names = ["config.json", "diffusion_pytorch_model.bin", "diffusion_pytorch_model.safetensors", "README.md"]
+    monkeypatch.setattr(huggingface_hub, "list_repo_files", lambda repo: names)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda repo, **k: asked.update(k, repo=repo) or str(place))
+    assert minisd.load(sd1_folder, controlnet="someone/some-controlnet").controlnets
+    assert asked == {"repo": "someone/some-controlnet", "allow_patterns": ["config.json", "diffusion_pytorch_model.safetensors"]}
+    names[:] = ["diffusion_pytorch_model.bin"]
+    with pytest.raises(CheckpointError, match="pickle"):
+        minisd.load(sd1_folder, controlnet="someone/some-controlnet")
+    names[:] = ["notes.txt"]
+    with pytest.raises(InputError, match="holds nothing that minisd reads in this place, only notes.txt"):
+        minisd.load(sd1_folder, vae="someone/notes")
+
+
 @pytest.mark.parametrize("path", ["./typo", "../typo", "typo", "a/b/c", "x" * 300])
 def test_a_mistyped_path(path):
     with pytest.raises(InputError, match="no such file or folder|too long"):

@@ -2,49 +2,97 @@
 import ast
 from pathlib import Path
 
+import cases
+import golden
 import pytest
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "features.md"
 REFERENCE, FORMULA = "diffusers, within 1e-5", "a stated formula"
-# group -> [(what, tests of tests/test_<file>.py as file:function, held against)]; no tests: not there yet
+# tests over goldens: function -> (golden file, its cases)
+GOLDENS = {"test_run": ("families", cases.RUNS), "test_xl": ("families", ("lora", "inversion", "handoff")),
+           "test_canny_is_opencvs": ("families", ()), "test_task": ("tasks", cases.TASKS), "test_lora": ("tasks", cases.LORAS),
+           "test_against_diffusers_converter": ("tasks", golden.SINGLES), "test_against_diffusers": ("tasks", ()),
+           "test_every_layer": ("one for each", cases.MODELS), "test_pipeline": ("pipelines", cases.PIPELINES),
+           "test_sampler": ("samplers", cases.SAMPLER_NAMES)}
+# group -> [(what, tests of tests/test_<file>.py as file:function, or file:function:golden's case, another, ..., held against)]
 FEATURES = {
     "Tasks": [
-        ("text to image, 12 samplers", ["goldens:test_pipeline", "goldens:test_sampler"], REFERENCE),
-        ("image to image: strength, any picture", ["tasks:test_task", "tasks:test_every_mode_is_read"], REFERENCE),
-        ("inpainting by a unet of 9 channels", ["tasks:test_task"], REFERENCE),
-        ("inpainting with any other model, by mask blend", ["tasks:test_task", "tasks:test_what_is_not_painted_stays"], REFERENCE),
+        ("text to image, 13 samplers", ["goldens:test_pipeline", "goldens:test_sampler"], REFERENCE),
+        ("image to image: strength, any picture",
+         ["tasks:test_task:img2img pndm, img2img euler_a", "tasks:test_every_mode_is_read"], REFERENCE),
+        ("inpainting by a unet of 9 channels", ["tasks:test_task:inpaint 9, inpaint 9 half"], REFERENCE),
+        ("inpainting with any other model, by mask blend",
+         ["tasks:test_task:inpaint pndm, inpaint ddim, inpaint euler, inpaint heun, inpaint unipc",
+          "tasks:test_what_is_not_painted_stays"], REFERENCE),
         ("outpainting: a margin around a picture", ["tasks:test_a_margin_is_painted"], FORMULA),
-        ("instruct-pix2pix", ["tasks:test_task", "tasks:test_pix2pix"], REFERENCE),
-        ("upscaling (x4 upscaler), ControlNet, depth", [], None)],
+        ("instruct-pix2pix",
+         ["tasks:test_task:pix2pix pndm, pix2pix euler", "families:test_run:xl pix2pix", "tasks:test_pix2pix"], REFERENCE),
+        ("upscaling, by the x4 upscaler", ["families:test_run:upscale"], REFERENCE),
+        ("upscaling large pictures in pieces", ["upscale:test_what_is_done_pixel_by_pixel_is_the_same_in_pieces",
+                                                "upscale:test_a_large_picture_in_pieces"], FORMULA),
+        ("ControlNet: one, several, weights, start and end", ["families:test_run:controlnet, two controlnets, xl controlnet",
+                                                              "controls:test_it_counts_from_start_to_end"], REFERENCE),
+        ("ControlNet's guess mode", ["families:test_run:guess"], REFERENCE),
+        ("ControlNet in image to image and inpainting", ["families:test_run:controlnet img2img, controlnet inpaint"], REFERENCE),
+        ("Canny's edges for it", ["controls:test_canny_is_opencvs"], "OpenCV, equal"),
+        ("depth to image, from a map of depths that is given", ["families:test_run:depth", "families:test_depth_maps"], REFERENCE)],
     "Models": [
-        ("Stable Diffusion 1.x, 2.x, and small models of their kind", ["goldens:test_every_layer"], REFERENCE),
-        ("distilled unets with fewer layers", ["goldens:test_every_layer"], REFERENCE),
-        ("v-prediction", ["goldens:test_sampler", "goldens:test_pipeline"], REFERENCE),
-        ("SDXL, refiner, Turbo, LCM; guidance rescale", [], None)],
+        ("Stable Diffusion 1.x, 2.x, and small models of their kind",
+         ["goldens:test_every_layer:text_sd1, text_sd2, unet_sd1, unet_sd2, vae"],
+         REFERENCE),
+        ("Stable Diffusion XL: two text encoders, sizes, zeros for no negative prompt",
+         ["goldens:test_every_layer:text_xl, unet_xl", "families:test_run:xl, xl negative, xl skip",
+          "families:test_no_negative_prompt_is_not_an_empty_one"], REFERENCE),
+        ("its image to image and inpainting", ["families:test_run:xl img2img, xl inpaint, xl inpaint 9"], REFERENCE),
+        ("its refiner, alone and after the base", ["goldens:test_every_layer:unet_refiner", "families:test_run:refiner",
+                                                   "families:test_xl:handoff", "commands:test_the_refiner_ends_what_the_base_began"],
+                                                   REFERENCE),
+        ("SD-Turbo and SDXL-Turbo: trailing timesteps, few steps, no guidance", ["families:test_run:turbo, xl turbo"], REFERENCE),
+        ("latent consistency models", ["goldens:test_every_layer:unet_lcm", "families:test_run:lcm",
+                                       "families:test_lcm_is_told_the_guidance_and_asked_once"], REFERENCE),
+        ("their sampler with any model, as LCM-LoRA wants it", ["families:test_run:lcm's sampler, lcm img2img", "goldens:test_sampler:lcm"],
+         REFERENCE),
+        ("distilled unets with fewer layers (tiny-sd), of SDXL too (SSD-1B)",
+         ["goldens:test_every_layer:unet_distilled, unet_ssd"], REFERENCE),
+        ("v-prediction", ["goldens:test_sampler", "goldens:test_pipeline:sd2"], REFERENCE),
+        ("zero terminal SNR and guidance rescale", ["families:test_run:zero snr"], REFERENCE),
+        ("names and shapes of every weight of the real checkpoints",
+         ["single:test_every_key_of_the_real_checkpoints", "single:test_every_key_of_the_real_files",
+          "single:test_every_key_of_the_real_controlnets"], "diffusers' meta device (keys.json.gz)")],
     "Files": [
         ("diffusers folders, one variant, shards, hub ids", ["goldens:test_pipeline", "checkpoint:test_a_hub_id_is_fetched"], REFERENCE),
-        ("a single .safetensors of SD 1 and 2, inpainting too, every key of the real sizes",
-         ["single:test_against_diffusers_converter", "single:test_every_key_of_the_real_checkpoints"], REFERENCE),
+        ("a single .safetensors of SD 1, 2, XL, its refiner, inpainting, instruct-pix2pix, upscaler",
+         ["single:test_against_diffusers_converter:SD 1, SD 2, XL, refiner, inpainting, pix2pix, upscaler"], REFERENCE),
+        ("a ControlNet's file with LDM names", ["controls:test_a_file_with_ldm_names_is_the_same"], FORMULA),
+        ("EMA weights in a single file", ["families:test_ema_weights"], FORMULA),
         ("both spellings of CLIP's names, old names of the vae's attention", ["single:test_both_spellings_of_clips_names",
                                                                                "checkpoint:test_old_attention_names_of_the_vae"], FORMULA),
-        ("v-prediction of a single SD 2 file, found or asked for",
-         ["single:test_what_a_unet_predicts_is_asked_for_or_found"], FORMULA),
-        ("another vae", ["single:test_another_vae"], FORMULA),
+        ("v-prediction of a single SD 2 file, found or asked for; of an SDXL file, by its marks",
+         ["single:test_what_a_unet_predicts_is_asked_for_or_found", "families:test_marks_of_v_prediction"], FORMULA),
+        ("CLIP's vocabulary for files that have none", ["single:test_the_vocabulary_that_comes_with_minisd_is_clips"], REFERENCE),
+        ("another vae", ["single:test_another_vae", "families:test_a_vaes_file_takes_the_models_scale"], FORMULA),
+        ("TAESD in the place of a vae", ["goldens:test_every_layer:taesd", "families:test_run:taesd, taesd img2img"], REFERENCE),
         ("LoRA of kohya, diffusers, peft; several, weighted; unmatched layers named",
-         ["lora:test_lora", "lora:test_several_add_up_and_weight_0_is_none", "lora:test_layers_that_are_not_there_are_named"], REFERENCE),
-        ("textual inversion", ["inversion:test_against_diffusers"], REFERENCE),
-        ("TAESD, single files of SDXL, pix2pix and the upscaler", [], None)],
+         ["lora:test_lora:kohya, peft, diffusers", "lora:test_several_add_up_and_weight_0_is_none",
+          "lora:test_layers_that_are_not_there_are_named"], REFERENCE),
+        ("LoRA of Stable Diffusion XL, with LDM's names for places", ["families:test_xl:lora"], REFERENCE),
+        ("textual inversion, of Stable Diffusion 1, 2 and XL",
+         ["inversion:test_against_diffusers", "families:test_xl:inversion"], REFERENCE),
+        ("any of these explained, and a wrong one told where it belongs", ["inspect:test_every_kind_is_explained",
+                                                                         "inspect:test_a_wrong_file_is_told_where_it_belongs"], FORMULA)],
     "Prompts": [
         ("weights, escapes, BREAK, any length, as AUTOMATIC1111 reads them",
          ["prompt:test_parse", "prompt:test_a_full_chunk_ends_at_a_comma_near_by", "prompt:test_the_mean_is_brought_back"], FORMULA),
-        ("CLIP skip, in AUTOMATIC1111's numbers", ["prompt:test_clip_skip"], FORMULA),
-        ("negative prompts everywhere", ["tasks:test_task", "goldens:test_pipeline"], REFERENCE)],
+        ("CLIP skip, in AUTOMATIC1111's numbers", ["prompt:test_clip_skip", "families:test_run:xl skip"], FORMULA),
+        ("negative prompts everywhere", ["tasks:test_task", "goldens:test_pipeline", "families:test_run:xl negative, refiner"], REFERENCE)],
     "Output": [
         ("several pictures, picture k with seed s + k; lists of prompts", ["repeat:test_picture_k_has_the_seed_s_plus_k",
                                                                             "repeat:test_a_file_of_prompts"], FORMULA),
         ("a picture made again from what it says", ["repeat:test_a_picture_made_again", "repeat:test_the_web_uis_own_text"], FORMULA),
-        ("previews of intermediate pictures", [], None)],
+        ("previews of intermediate pictures, by TAESD or by the latents' colours",
+         ["preview:test_by_taesd", "preview:test_the_matrix_is_that_of_a_linear_decoder",
+          "preview:test_colours_of_the_latents_are_those_of_the_picture"], FORMULA)],
     "Where it computes": [
         ("a CPU, fast, or in little memory", ["cpu:test_equals_its_definition",
                                                "pipeline:test_low_memory_draws_the_same_and_keeps_nothing"], FORMULA),
@@ -54,14 +102,24 @@ FEATURES = {
 }
 
 
+def parts(name):
+    """-> (file, function, [golden cases])"""
+    file, function, *rest = name.split(":")
+    return file, function, rest[0].split(", ") if rest else []
+
+
 def page():
-    lines = ["# What minisd does", "", "Each row with the tests that prove it, and what they hold it against. Written by "
-             "`python tests/test_features.py`; a test holds that every test named here is there.", ""]
+    lines = ["# What minisd does", "",
+             "Each row with the tests that prove it, the goldens that these read, in `tests/goldens`, and what they hold it against. Written "
+             "by `python tests/test_features.py`; a test holds that every test and golden named here is there.", ""]
     for group, rows in FEATURES.items():
-        lines += [f"## {group}", "", "| | | proved by | against |", "|---|---|---|---|"]
+        lines += [f"## {group}", "", "| | proved by | golden | against |", "|---|---|---|---|"]
         for what, tests, against in rows:
-            names = ", ".join(f"`{name.partition(':')[2]}`" for name in tests)
-            lines.append(f"| {what} | {'yes' if tests else 'not yet'} | {names} | {against or ''} |")
+            found, goldens = [parts(name) for name in tests], []
+            for _, function, own in found:
+                if function in GOLDENS:
+                    goldens.append(f"{GOLDENS[function][0]}: {', '.join(own)}" if own else GOLDENS[function][0])
+            lines.append(f"| {what} | {', '.join(f'`{function}`' for _, function, _ in found)} | {'; '.join(goldens)} | {against} |")
         lines.append("")
     return "\n".join(lines)
 
@@ -72,8 +130,9 @@ def functions(file):
 
 @pytest.mark.parametrize("name", sorted({name for rows in FEATURES.values() for _, tests, _ in rows for name in tests}))
 def test_what_proves_a_feature_is_there(name):
-    file, _, function = name.partition(":")
+    file, function, own = parts(name)
     assert function in functions(file)
+    assert not own or set(own) <= set(GOLDENS[function][1])
 
 
 def test_the_page_is_up_to_date():

@@ -16,7 +16,7 @@ import study
 from cudaemu import fake, machine, nvrtc
 from cudaemu.machine import KernelError
 
-from minisd import device, ops, selftest, text, unet, vae
+from minisd import controlnet, device, ops, selftest, text, unet, vae
 from minisd.errors import InputError
 from minisd.weights import Weights, engine_layout
 
@@ -281,17 +281,27 @@ def networks(model, case, dtype, put):
 
     if component == "text_encoder":
         return text.encode(p, put(given), text.TextConfig.read(raw))
+    if component == "text_encoder_2":
+        return text.encode_xl(p, put(given), text.TextConfig.read(raw))[1]
     if component == "unet":
-        x, t, context = given
-        return unet.unet(p, lowered(x), put(t), lowered(context), unet.UNetConfig.read(raw))
+        x, t, context, told = given
+        told = {k: put(a) if a.dtype.kind == "i" or k == "time_ids" else lowered(a) for k, a in told.items()}
+        return unet.unet(p, lowered(x), put(t), lowered(context), unet.UNetConfig.read(raw), **told)
+    if component == "controlnet":
+        x, t, context, told = given
+        hint = controlnet.hint(p, lowered(told["hint"]))
+        scales = put(np.ones((13, 1, 1, 1, 1), dtype))
+        return controlnet.controlnet(p, lowered(x), put(t), lowered(context), hint, scales, controlnet.ControlNetConfig.read(raw))[0]
     config = vae.VAEConfig.read(raw)
     if case.startswith("encode"):
         return vae.encode(p, lowered(given), config)
     return vae.decode(p, lowered(given * np.float32(config.scaling_factor)), config)
 
 
-@pytest.mark.parametrize("model, case", [("text_sd1", "prompts"), ("text_sd2", "prompts"), ("unet_sd1", "tall"), ("unet_sd2", "wide"),
-                                         ("unet_sd2", "faint"), ("unet_distilled", "tall"), ("vae", "decode tall"), ("vae", "encode wide")])
+@pytest.mark.parametrize("model, case", [("text_sd1", "prompts"), ("text_sd2", "prompts"), ("text_xl", "prompts"),
+                                         ("unet_sd1", "tall"), ("unet_sd2", "wide"), ("unet_sd2", "faint"),
+                                         ("unet_distilled", "tall"), ("unet_xl", "wide"), ("unet_upscaler", "tall"),
+                                         ("controlnet_sd1", "wide"), ("vae", "decode tall"), ("vae", "encode wide")])
 def test_goldens(cupy, model, case, monkeypatch):
     """A network of kernels is at most twice as far from the reference as one of definitions in float16."""
     monkeypatch.setattr(fake, "races", False)                # bounds and waits are checked all the same
@@ -323,7 +333,7 @@ def test_same_seed_same_picture(cupy, sd2_folder, monkeypatch):
     assert pipe.call_unet.graph is not None
     assert np.abs(found - minisd.load(sd2_folder).txt2img("a fox", **HOW)).max() < 0.02
     np.testing.assert_array_equal(pipe.txt2img("a fox", **HOW), found)
-    context = pipe.encode_prompts(["a fox"])
+    context = pipe.encode_prompts(["a fox"])["context"]
     x = recipe.standard("x", (1, 8, 8, 4))
     replayed = [pipe.predict_noise(k * x, 500.0 + k, context) for k in (1, 2)]
     with ops.watch(lambda name, run, *args, **kwargs: run(*args, **kwargs)):             # as written, kernel by kernel

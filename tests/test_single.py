@@ -75,7 +75,7 @@ def test_every_key_of_the_real_files(name):
 def test_every_key_of_the_real_controlnets(name, monkeypatch):
     keys = Shapes({f"control_model.{k}": s for k, s in published.control_keys(name).items()})
     monkeypatch.setattr(single, "TensorFiles", lambda paths: keys)
-    monkeypatch.setattr(single, "existing", single.Path)
+    monkeypatch.setattr(single, "find_part", single.Path)
     part = single.open_controlnet("control.safetensors")
     assert part.check() == ([], []) and {n: list(s) for n, s in part.shapes().items()} == golden.keys()[name]["controlnet"]
     given = CONFIGS["controlnet"].read(published.MODELS[name]["controlnet"])

@@ -55,19 +55,20 @@ def median_ms(call, groups):
     """call(*arrays) for each group of arrays, recorded as one graph: milliseconds a call."""
     width = len(groups[0])
 
-    def all_of(*arrays):
+    def all_of(**named):
+        arrays = list(named.values())
         for i in range(0, len(arrays), width):
             y = call(*arrays[i:i + width])
         return y
 
-    recorded, flat = Recorded(all_of, cupy), [a for group in groups for a in group]
-    recorded(*flat)
+    recorded, flat = Recorded(all_of, cupy), {f"a{i}": a for i, a in enumerate(a for group in groups for a in group)}
+    recorded(**flat)
     return events_ms(launcher(recorded, flat), len(groups))
 
 
 def launcher(recorded, arrays):
     """What replays it; what runs it as written where it could not be recorded, as a warning has said."""
-    return recorded.graph.launch if recorded.graph else lambda: recorded.network(*arrays)
+    return recorded.graph.launch if recorded.graph else lambda: recorded.network(**arrays)
 
 
 def row(*cells):
@@ -230,20 +231,21 @@ def whole(torch, product, copy):
         return unet.unet(p, x, t, context, config)
 
     recorded = Recorded(network, cupy)
-    recorded(x, t, context)
+    recorded(x=x, t=t, context=context)
     for _ in range(3):
         by = ByOperation(product, copy)
         with ops.watch(by):
             network(x, t, context)
         cupy.cuda.Device().synchronize()
     by.table()
-    ms = events_ms(launcher(recorded, [x, t, context]))
+    ms = events_ms(launcher(recorded, dict(x=x, t=t, context=context)))
     sampler = samplers.sampler("euler", dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear",
                                              _class_name="EulerDiscreteScheduler"), 50)
 
-    def predict(x, t):
+    def predict(x, t, i):
         both = np.concatenate([x, x]).astype(np.float16)
-        out = cupy.asnumpy(recorded(cupy.asarray(both), cupy.asarray(np.full(2, t, np.float32)), context)).astype(np.float32)
+        out = recorded(x=cupy.asarray(both), t=cupy.asarray(np.full(2, t, np.float32)), context=context)
+        out = cupy.asnumpy(out).astype(np.float32)
         return out[:1] + 7.5 * (out[1:] - out[:1])
 
     speeds = []
@@ -255,12 +257,12 @@ def whole(torch, product, copy):
     decoder, vae_config = random_weights(sizes.decoder_shapes(**sizes.DECODER)), vae.VAEConfig()
     decode = Recorded(lambda z: vae.decode(decoder, z, vae_config), cupy)
     z = normal(1, 64, 64, 4)
-    decode(z)
+    decode(z=z)
     pools = filter(None, [cupy.get_default_memory_pool(), recorded.pool, decode.pool])
     head("The whole, 512x512", "", "minisd")
     row("unet call of batch 2, as a graph", f"{ms:.3f} ms")
     row("steps a second, guidance on, sampler and copies included", f"{statistics.median(speeds):.1f} it/s")
-    row("vae decode", f"{events_ms(launcher(decode, [z])):.3f} ms")
+    row("vae decode", f"{events_ms(launcher(decode, dict(z=z))):.3f} ms")
     row("memory taken from the GPU: weights and work of unet and decoder", f"{sum(pool.total_bytes() for pool in pools) / 1e9:.2f} GB")
     if torch is None:
         return
