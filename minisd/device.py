@@ -6,7 +6,7 @@ import warnings
 
 import numpy as np
 
-from . import nn, ops
+from . import convolution, cpu, nn, ops  # noqa: F401  (two register their versions)
 from .errors import InputError
 
 OLDEST = 75                                                  # compute capability that the kernels are written for

@@ -114,26 +114,6 @@ def check_size(width, height, multiple):
             raise InputError(f"{side} is {value!r}; it must be a positive multiple of {multiple}, such as {near}")
 
 
-A1111_NAMES = {"ddpm": "DDPM", "ddim": "DDIM", "pndm": "PLMS", "lms": "LMS", "euler": "Euler", "euler_a": "Euler a",
-               "heun": "Heun", "dpm2": "DPM2", "dpm2_a": "DPM2 a", "dpmpp_2m": "DPM++ 2M", "dpmpp_2m_sde": "DPM++ 2M SDE",
-               "unipc": "UniPC", "lcm": "LCM"}
-
-
-def parameters_text(prompt, negative, settings):
-    """The `parameters` text of AUTOMATIC1111's PNGs, which picture viewers read.
-
-    settings {"Steps": 20, "Sampler": "Euler", ...} in the order to write them; None values are left out."""
-    def quoted(value):                                       # as there: a value with a separator in it is put in quotes
-        text = str(value)
-        return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"' if re.search(r'[,:\n"]', text) else text
-
-    lines = [prompt]
-    if negative:
-        lines.append(f"Negative prompt: {negative}")
-    lines.append(", ".join(f"{k}: {quoted(v)}" for k, v in settings.items() if v is not None))
-    return "\n".join(lines)
-
-
 def save_png(picture, path, parameters=None):
     """Write a PIL picture, beside its place first and then renamed into it, so that no half file is ever there.
 

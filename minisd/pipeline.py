@@ -7,17 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from . import conditions, convolution, cpu, ops, rng, samplers, taesd, tasks, threads, tiles, unet, vae  # noqa: F401  (two register themselves)
+from . import conditions, guidance, metadata, ops, rng, samplers, taesd, tasks, threads, tiles, unet, vae
 from . import image as pictures
 from .arguments import Settings, check_guidance, check_reading, generators, pair_prompts
 from .controls import Controls, added
 from .device import CPU
 from .errors import InputError, NumericalError
-
-# Settings that are written into a picture where they are not the usual ones.
-SAID = {"prompt_syntax": "Prompt syntax", "denoising_end": "Denoising end", "original_size": "Original size",
-        "crops_coords_top_left": "Crop", "target_size": "Target size", "controlnet_conditioning_scale": "ControlNet weight",
-        "guess_mode": "Guess mode", "control_guidance_start": "Guidance start", "control_guidance_end": "Guidance end"}
 
 
 @dataclass(frozen=True)
@@ -206,7 +201,8 @@ class Pipeline:
 
         strength: how much of the way is walked again, above 0 (nothing) to 1 (all);  how: see run()
         denoising_start: 0 .. 1, in place of it: go on with latents where another model stopped, at its denoising_end"""
-        pixels, width, height = self.pixels(image, width, height)
+        latents = isinstance(image, np.ndarray) and image.ndim == 4
+        pixels, width, height = self.latents(image) if latents else self.pixels(image, width, height)
         begin = tasks.img2img(pixels, strength, denoising_start)
         said = {"Denoising strength": strength} if denoising_start is None else {"Denoising start": denoising_start}
         return self.run(begin, prompt, width=width, height=height, said=said, **how)
@@ -267,21 +263,22 @@ class Pipeline:
         plain = self.xl or self.unet_config.guided           # diffusers' pipelines for these take a scheduler's file as it is
         config = self.scheduler if plain else samplers.corrected(self.scheduler, own=s.sampler is None)
         method = samplers.sampler(s.sampler, config, s.num_inference_steps, s.sigmas, s.eta, s.timestep_spacing)
-        draw, guidance = generators(s.seed, len(prompts), s.rng), check_guidance(s.guidance_scale, negatives)
-        guidance = None if self.unet_config.guided else guidance                     # it is told, and asked once
+        draw, scale = generators(s.seed, len(prompts), s.rng), check_guidance(s.guidance_scale, negatives)
+        scale = None if self.unet_config.guided else scale   # such a unet is told, and asked once
         controls, f = Controls(self.controlnets, s, width, height), self.vae_config.factor
         last = None if s.denoising_end is None else tasks.stop(method, s.denoising_end)
         prepare = begin(self, method, s.num_inference_steps, draw, (len(prompts), height // f, width // f, self.vae_config.latent_channels))
 
         def steps():
             start = prepare()
-            told = self.conditions(prompts, negatives, guidance is not None, s, width, height, start.labels)
-            both = guidance is not None and start.image_guidance is not None
+            told = self.conditions(prompts, negatives, scale is not None, s, width, height, start.labels)
+            both = scale is not None and start.image_guidance is not None
             if both:
                 blank = {name: a[:len(prompts)] for name, a in told.items()}
                 told = conditions.joined(blank, told)
             rows = len(told["context"])
-            controls.prepare(self.device.upload, self.dtype, rows, rows - len(prompts))
+            with self.memory():
+                controls.prepare(self.device.upload, self.dtype, rows, rows - len(prompts))
 
             def call(x, t, i):
                 more = controls.at(i - start.first, len(method.timesteps) - start.first)
@@ -290,18 +287,13 @@ class Pipeline:
                 return tiles.tiled(lambda h, w: self.predict_noise(x[:, h, w], t, **told), x, start.tile, start.tile // 8)
 
             def predict(x, t, i):
-                if both:                                     # Brooks et al. 2023, eq. 3
-                    beside = np.concatenate([0 * start.beside, start.beside, start.beside])
-                    x = np.concatenate([np.concatenate([x, x, x]), beside], axis=-1)
-                    without, with_image, with_text = np.split(call(x, t, i), 3)
-                    return without + guidance * (with_text - with_image) + start.image_guidance * (with_image - without)
-                if start.beside is not None:
-                    x = np.concatenate([x, start.beside], axis=-1)
-                if guidance is None:
+                def run(x):
                     return call(x, t, i)
-                without, with_text = np.split(call(np.concatenate([x, x]), t, i), 2)
-                out = without + guidance * (with_text - without)               # Ho & Salimans 2022, eq. 6
-                return tasks.rescaled(out, with_text, s.guidance_rescale) if s.guidance_rescale else out
+
+                if both:
+                    return guidance.by_prompt_and_picture(run, x, start.beside, scale, start.image_guidance, s.guidance_rescale)
+                x = x if start.beside is None else np.concatenate([x, start.beside], axis=-1)
+                return run(x) if scale is None else guidance.by_prompt(run, x, scale, s.guidance_rescale)
 
             yield from denoise(predict, method, start.x, lambda: self.noise(draw, start.x.shape), start.first, start.mix, last)
 
@@ -332,29 +324,19 @@ class Pipeline:
         prompts, negatives = pair_prompts(prompt, negative_prompt, s.num_images)
         for k, picture in enumerate(found):
             negative = negatives[k] if negatives and s.guidance_scale > 1 else ""
-            settings = self.settings_of(picture, k, len(found), s, negatives, said)
-            picture.info["parameters"] = pictures.parameters_text(prompts[k], negative, settings)
+            settings = metadata.settings(self, picture, k, len(found), s, negatives, said or {})
+            picture.info["parameters"] = metadata.parameters_text(prompts[k], negative, settings)
         return found[0] if len(found) == 1 and isinstance(prompt, str) else found
 
-    def settings_of(self, picture, k, count, s, read, said):
-        """What to write into picture k of `count`, in AUTOMATIC1111's words where it has some."""
-        own_seeds, usual = isinstance(s.seed, (list, tuple)), Settings()
-        return {"Steps": s.num_inference_steps, "Sampler": pictures.A1111_NAMES[s.sampler or samplers.name_of(self.scheduler)],
-                "Schedule type": s.sigmas and s.sigmas.capitalize(), "CFG scale": s.guidance_scale,
-                "Seed": s.seed[k] if own_seeds else s.seed, "Size": f"{picture.width}x{picture.height}",
-                "Model": self.checkpoint.name, **self.said, **(said or {}), "Clip skip": s.clip_skip, "Eta": s.eta,
-                "CFG Rescale": s.guidance_rescale or None, "Timestep spacing": s.timestep_spacing, "RNG": s.rng.upper(),
-                "Empty negative prompt": "read" if self.xl and read and read[k] == "" else None,
-                **{shown: getattr(s, name) if getattr(s, name) != getattr(usual, name) else None for name, shown in SAID.items()},
-                **({"Batch size": count, "Batch pos": k} if count > 1 and not own_seeds else {}), "Version": "minisd"}
+    def latents(self, image):
+        """Latents that another model has made, and the size of their picture: (image (B,h,w,4), width, height)."""
+        f, channels = self.vae_config.factor, self.vae_config.latent_channels
+        if image.shape[-1] != channels or image.dtype.kind != "f":
+            raise InputError(f"image is {image.dtype} of shape {image.shape}; latents are floats of shape (B,h,w,{channels})")
+        return image, image.shape[2] * f, image.shape[1] * f
 
     def pixels(self, image, width, height):
-        """What img2img is given -> (pixels (1,H,W,3) in [0,1], or latents as they are, width, height)."""
-        if isinstance(image, np.ndarray) and image.ndim == 4:
-            if image.shape[-1] != self.vae_config.latent_channels or image.dtype.kind != "f":
-                raise InputError(f"image is {image.dtype} of shape {image.shape}; latents are floats of shape "
-                                 f"(B,h,w,{self.vae_config.latent_channels})")
-            return image, image.shape[2] * self.vae_config.factor, image.shape[1] * self.vae_config.factor
+        """A picture, at the size that size() finds: (pixels (1,H,W,3) in [0,1], width, height)."""
         picture = pictures.read(image)
         width, height = self.size(width, height, picture)
         return pictures.pixels(picture, width, height), width, height

@@ -5,7 +5,7 @@ import re
 from PIL import Image
 
 from .errors import InputError
-from .image import A1111_NAMES
+from .metadata import A1111_NAMES
 
 
 def read_parameters(path):

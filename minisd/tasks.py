@@ -125,13 +125,6 @@ def upscale(pixels, noise_level, tile):
     return begin
 
 
-def rescaled(out, with_text, share):
-    """The guided prediction brought back to the spread of the one with the prompt, by a share of 0 .. 1.   Lin et al. 2023, eq. 15-16."""
-    axes = tuple(range(1, out.ndim))
-    ratio = with_text.std(axes, keepdims=True, ddof=1) / out.std(axes, keepdims=True, ddof=1)
-    return share * (out * ratio) + (1 - share) * out
-
-
 def latents(pipe, pixels, draw, shape):
     """One picture's latents for each of the batch: drawn once, or once from each generator if each picture has its own."""
     if pixels.shape[-1] == shape[-1]:                        # latents already

@@ -1,12 +1,13 @@
-"""Real sizes against torch: Stable Diffusion 1.5's and 2.1's configurations with seeded random float16 weights, as
-diffusers writes them to disk.  Needs `pip install '.[goldens]'`, 6 GB of disk, 12 GB of memory.
+"""Real sizes against torch: the configurations of Stable Diffusion 1.5, 2.1 and XL with seeded random float16 weights, as
+diffusers writes them to disk.  Needs `pip install '.[goldens]'`, 14 GB of disk, 20 GB of memory.
 
     python tests/full_size.py [--folder DIR] [--write-docs]
 
-For each: one unet call (batch 2, 64x64 latents) and one decode (32x32 latents, 256x256 pixels), minisd in float32 against
-torch in float32, and for SD 1.5 `minisd txt2img` at 512x512, 2 steps, against diffusers' picture for the same seed.
+For each: one unet call (batch 2, 64x64 latents; 32x32 of XL) and one decode (32x32 latents, 256x256 pixels), minisd in float32
+against torch in float32; for XL what its two text encoders make of a prompt; and for SD 1.5 and XL `minisd txt2img` at 512x512
+and 256x256, 2 steps, against diffusers' picture for the same seed.
 Reference and engine run in processes of their own, so that the peaks of memory are each one's own.  Last, what
-`minisd inspect` prints of both models must be what docs/architecture.md says; --write-docs writes it there."""
+`minisd inspect` prints of all must be what docs/architecture.md says; --write-docs writes it there."""
 import argparse
 import json
 import os
@@ -18,39 +19,36 @@ import time
 from pathlib import Path
 
 import numpy as np
+import published
 import recipe
 
 BOUND = 2e-4                                                 # of the largest value
-XA, D, U = "CrossAttnDownBlock2D", "DownBlock2D", "UpBlock2D"
-UNET = dict(sample_size=64, in_channels=4, out_channels=4, block_out_channels=[320, 640, 1280, 1280], layers_per_block=2,
-            down_block_types=[XA, XA, XA, D], up_block_types=[U, "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"])
-VAE = dict(sample_size=512, block_out_channels=[128, 256, 512, 512], layers_per_block=2, latent_channels=4,
-           down_block_types=["DownEncoderBlock2D"] * 4, up_block_types=["UpDecoderBlock2D"] * 4)
 SCHEDULE = dict(num_train_timesteps=1000, beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1,
                 clip_sample=False, set_alpha_to_one=False, skip_prk_steps=True)
 MODELS = {
-    "sd15": dict(unet=dict(UNET, attention_head_dim=8, cross_attention_dim=768), scheduler=("PNDMScheduler", {}),
-                 text=dict(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12,
-                           hidden_act="quick_gelu", projection_dim=768), pad=None),
-    "sd21": dict(unet=dict(UNET, attention_head_dim=[5, 10, 20, 20], cross_attention_dim=1024, use_linear_projection=True,
-                           sample_size=96), scheduler=("DDIMScheduler", {"prediction_type": "v_prediction"}),
-                 text=dict(hidden_size=1024, intermediate_size=4096, num_hidden_layers=23, num_attention_heads=16,
-                           hidden_act="gelu", projection_dim=512), pad="!"),
+    "sd15": dict(unet=published.SD1, scheduler=("PNDMScheduler", {}), texts=[published.CLIP_L], pads=[None], vae={}, picture=512),
+    "sd21": dict(unet=dict(published.SD2, sample_size=96), scheduler=("DDIMScheduler", {"prediction_type": "v_prediction"}),
+                 texts=[published.CLIP_H], pads=["!"], vae={}, picture=None),
+    "sdxl": dict(unet=published.XL, scheduler=("EulerDiscreteScheduler", {"timestep_spacing": "leading"}),
+                 texts=[published.CLIP_L, published.CLIP_G], pads=[None, "!"], vae=dict(scaling_factor=0.13025), picture=256),
 }
-TITLES = {"sd15": "Stable Diffusion 1.5", "sd21": "Stable Diffusion 2.1 (768, v-prediction)"}
+TITLES = {"sd15": "Stable Diffusion 1.5", "sd21": "Stable Diffusion 2.1 (768, v-prediction)", "sdxl": "Stable Diffusion XL"}
 DOC = Path(__file__).parent.parent / "docs" / "architecture.md"
 INTRO = """# The networks
 
-What `minisd inspect` prints for models of the real configurations of Stable Diffusion 1.5 and 2.1. A line is a node of the
+What `minisd inspect` prints for models of the real configurations of Stable Diffusion 1.5, 2.1 and XL. A line is a node of the
 checkpoint: its name, the shapes of its own weights as the file has them, and how many numbers it holds with all below it.
 Neighbours that are alike share a line, such as `0-11`. Written by `python tests/full_size.py --write-docs`.
 """
-PROMPT, STEPS, SEED, SIZE = "a photo of an astronaut riding a horse", 2, 42, 512
+PROMPT, STEPS, SEED = "a photo of an astronaut riding a horse", 2, 42
 
 
-def inputs(width):
-    return (recipe.standard("full.sample", (2, 4, 64, 64)), recipe.standard("full.context", (2, 77, width)),
-            recipe.standard("full.latent", (1, 4, 32, 32)))
+def inputs(name):
+    """The unet's latent, context and what else it is told, and a latent to decode."""
+    side, width = (32 if name == "sdxl" else 64), MODELS[name]["unet"]["cross_attention_dim"]
+    told = dict(text_embeds=recipe.standard("full.pooled", (2, 1280)), time_ids=np.float32([[1024, 768, 0, 12, 512, 640]] * 2))
+    return (recipe.standard("full.sample", (2, 4, side, side)), recipe.standard("full.context", (2, 77, width)),
+            told if name == "sdxl" else {}, recipe.standard("full.latent", (1, 4, 32, 32)))
 
 
 def peak():
@@ -78,12 +76,17 @@ def write_model(folder, name):
     model = MODELS[name]
     torch.manual_seed(0)
     kind, more = model["scheduler"]
-    recipe.write_tokenizer(folder / "tokenizer", pad=model["pad"])
-    pipe = diffusers.StableDiffusionPipeline(
-        unet=diffusers.UNet2DConditionModel(**model["unet"]).half(), vae=diffusers.AutoencoderKL(**VAE).half(),
-        text_encoder=transformers.CLIPTextModel(transformers.CLIPTextConfig(**model["text"])).half(),
-        tokenizer=transformers.CLIPTokenizer.from_pretrained(folder / "tokenizer"), safety_checker=None, feature_extractor=None,
-        scheduler=getattr(diffusers, kind).from_config({**SCHEDULE, **more}), requires_safety_checker=False)
+    parts = dict(unet=diffusers.UNet2DConditionModel(**model["unet"]).half(), scheduler=getattr(diffusers, kind).from_config(
+        {**SCHEDULE, **more}), vae=diffusers.AutoencoderKL(**published.REAL_VAE | model["vae"]).half())
+    for mark, config, pad in zip(("", "_2"), model["texts"], model["pads"]):
+        recipe.write_tokenizer(folder / f"tokenizer{mark}", pad=pad)
+        encoder = transformers.CLIPTextModelWithProjection if mark else transformers.CLIPTextModel
+        parts[f"text_encoder{mark}"] = encoder(transformers.CLIPTextConfig(**config)).half()
+        parts[f"tokenizer{mark}"] = transformers.CLIPTokenizer.from_pretrained(folder / f"tokenizer{mark}")
+    if name == "sdxl":
+        pipe = diffusers.StableDiffusionXLPipeline(**parts, add_watermarker=False)
+    else:
+        pipe = diffusers.StableDiffusionPipeline(**parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False)
     pipe.save_pretrained(folder / name)
     return pipe
 
@@ -91,18 +94,25 @@ def write_model(folder, name):
 def reference(folder, name):
     """Writes the model to folder/name and what torch makes of it to folder/name.npz; prints its seconds as JSON."""
     import torch
-    pipe = write_model(folder, name).to(torch.float32)
-    x, context, latent = map(torch.from_numpy, inputs(pipe.unet.config.cross_attention_dim))
-    start = time.perf_counter()
-    found = {"unet": pipe.unet(x, torch.tensor([981.0, 333.0]), context).sample.numpy()}
-    unet = time.perf_counter() - start
-    found["vae"] = pipe.vae.decode(latent).sample.numpy()
-    seconds = {"unet": unet, "vae": time.perf_counter() - start - unet}
-    if name == "sd15":
+    pipe, found, seconds = write_model(folder, name).to(torch.float32), {}, {}
+    x, context, told, latent = inputs(name)
+    told = {"added_cond_kwargs": {k: torch.from_numpy(a) for k, a in told.items()}} if told else {}
+
+    def timed(part, run):
+        start = time.perf_counter()
+        found[part] = np.asarray(run())
+        seconds[part] = time.perf_counter() - start
+
+    timed("unet", lambda: pipe.unet(torch.from_numpy(x), torch.tensor([981.0, 333.0]), torch.from_numpy(context), **told).sample)
+    timed("vae", lambda: pipe.vae.decode(torch.from_numpy(latent)).sample)
+    if name == "sdxl":
+        embeds, _, pooled, _ = pipe.encode_prompt(PROMPT, device="cpu", do_classifier_free_guidance=False)
+        timed("text", lambda: torch.cat([embeds.flatten(), pooled.flatten()]))
+    if MODELS[name]["picture"]:
         pipe.set_progress_bar_config(disable=True)
-        found["picture"] = np.asarray(pipe(PROMPT, num_inference_steps=STEPS, guidance_scale=7.5, height=SIZE, width=SIZE,
-                                           generator=torch.Generator().manual_seed(SEED)).images[0])
-        seconds["txt2img"] = time.perf_counter() - start - seconds["unet"] - seconds["vae"]
+        side = MODELS[name]["picture"]
+        timed("picture", lambda: pipe(PROMPT, num_inference_steps=STEPS, guidance_scale=7.5, height=side, width=side,
+                                      generator=torch.Generator().manual_seed(SEED)).images[0])
     np.savez(folder / f"{name}.npz", **found)
     print(json.dumps({**seconds, "peak": peak()}))
 
@@ -111,15 +121,18 @@ def engine(folder, name, part):
     """Prints minisd's error against folder/name.npz, its seconds and its peak of memory, as JSON."""
     import minisd
     from minisd import unet, vae
-    expected = np.load(folder / f"{name}.npz")[part].transpose(0, 2, 3, 1)
-    pipe = minisd.load(folder / name)
-    x, context, latent = inputs(pipe.unet_config.context_width)
+    expected, pipe = np.load(folder / f"{name}.npz")[part], minisd.load(folder / name)
+    x, context, told, latent = inputs(name)
     start = time.perf_counter()
     if part == "unet":
-        found = unet.unet(pipe.unet, x.transpose(0, 2, 3, 1), np.float32([981, 333]), context, pipe.unet_config)
-    else:
+        found = unet.unet(pipe.unet, x.transpose(0, 2, 3, 1), np.float32([981, 333]), context, pipe.unet_config, **told)
+    elif part == "vae":
         found = vae.decode(pipe.vae, latent.transpose(0, 2, 3, 1) * np.float32(pipe.vae_config.scaling_factor), pipe.vae_config)
+    else:
+        read = pipe.encode_prompts([PROMPT])
+        found = np.concatenate([read["context"].ravel(), read["text_embeds"].ravel()])
     seconds = time.perf_counter() - start
+    expected = expected.transpose(0, 2, 3, 1) if expected.ndim == 4 else expected
     print(json.dumps({"error": float(np.abs(found - expected).max() / np.abs(expected).max()), "seconds": seconds, "peak": peak()}))
 
 
@@ -132,32 +145,32 @@ def again(*args):
 def check(folder, name):
     """Prints a line for each comparison; -> whether all are within bounds."""
     theirs, fine = again("--reference", name, "--folder", folder), True
-    for part in ("unet", "vae"):
+    for part in ("unet", "vae", *(["text"] if name == "sdxl" else [])):
         ours = again("--engine", name, "--part", part, "--folder", folder)
         ok = ours["error"] <= BOUND
         print(f"{name} {part:<8} error {ours['error']:.1e} (bound {BOUND:g}), {ours['seconds']:.1f} s, first use of the weights "
               f"included (torch {theirs[part]:.1f} s), peak {ours['peak']:.2f} GiB {'' if ok else 'NOT OK'}".rstrip(), flush=True)
         fine = fine and ok
-    if name == "sd15":
-        fine = check_picture(folder, theirs) and fine
+    if MODELS[name]["picture"]:
+        fine = check_picture(folder, name, MODELS[name]["picture"], theirs) and fine
     return fine
 
 
-def check_picture(folder, theirs):
-    """The command line, at 512x512."""
+def check_picture(folder, name, side, theirs):
+    """The command line, at side x side."""
     from PIL import Image
     out, start = folder / "out.png", time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-m", "minisd", "txt2img", PROMPT, "-m", str(folder / "sd15"), "-o", str(out),
-                                "--steps", str(STEPS), "--seed", str(SEED), "--size", f"{SIZE}x{SIZE}", "--quiet"])
+    process = subprocess.Popen([sys.executable, "-m", "minisd", "txt2img", PROMPT, "-m", str(folder / name), "-o", str(out),
+                                "--steps", str(STEPS), "--seed", str(SEED), "--size", f"{side}x{side}", "--quiet"])
     _, status, usage = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - start
     if status != 0:
-        print("sd15 txt2img  NOT OK: the command failed")
+        print(f"{name} txt2img  NOT OK: the command failed")
         return False
     with Image.open(out) as picture:
-        off = np.abs(np.asarray(picture).astype(int) - np.load(folder / "sd15.npz")["picture"].astype(int))
-    print(f"sd15 txt2img  {SIZE}x{SIZE}, {STEPS} steps: {(off == 0).mean():.4%} of the pixels' values are diffusers' own, the others "
-          f"at most {off.max()}/255 off (bound 1); {seconds:.1f} s from start to PNG (diffusers {theirs['txt2img']:.1f} s, loaded), peak "
+        off = np.abs(np.asarray(picture).astype(int) - np.load(folder / f"{name}.npz")["picture"].astype(int))
+    print(f"{name} txt2img  {side}x{side}, {STEPS} steps: {(off == 0).mean():.4%} of the pixels' values are diffusers' own, the others "
+          f"at most {off.max()}/255 off (bound 1); {seconds:.1f} s from start to PNG (diffusers {theirs['picture']:.1f} s, loaded), peak "
           f"{usage.ru_maxrss / 2**20:.2f} GiB (diffusers {theirs['peak']:.2f}) {'' if off.max() <= 1 else 'NOT OK'}".rstrip())
     return off.max() <= 1
 

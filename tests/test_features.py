@@ -110,8 +110,8 @@ def parts(name):
 
 def page():
     lines = ["# What minisd does", "",
-             "Each row with the tests that prove it, the goldens that these read, in `tests/goldens`, and what they hold it against. Written "
-             "by `python tests/test_features.py`; a test holds that every test and golden named here is there.", ""]
+             "Each row with the tests that prove it, the goldens that these read, in `tests/goldens`, and what they hold it against. "
+             "Written by `python tests/test_features.py`; a test holds that every test and golden named here is there.", ""]
     for group, rows in FEATURES.items():
         lines += [f"## {group}", "", "| | proved by | golden | against |", "|---|---|---|---|"]
         for what, tests, against in rows:

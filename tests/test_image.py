@@ -1,11 +1,11 @@
 import pytest
 
-from minisd import image
+from minisd import image, metadata
 from minisd.errors import InputError
 
 
 def test_parameters_text_quotes_what_would_be_misread():
-    text = image.parameters_text("a\nb", "", {"Steps": 3, "Model": 'x, "y": z', "Eta": None})
+    text = metadata.parameters_text("a\nb", "", {"Steps": 3, "Model": 'x, "y": z', "Eta": None})
     assert text == 'a\nb\nSteps: 3, Model: "x, \\"y\\": z"'
 
 
@@ -22,4 +22,4 @@ def test_what_is_no_size(text):
 
 def test_every_sampler_has_a_name_that_viewers_know():
     from minisd.samplers import SAMPLERS
-    assert set(image.A1111_NAMES) == set(SAMPLERS)
+    assert set(metadata.A1111_NAMES) == set(SAMPLERS)

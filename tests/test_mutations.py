@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from golden import Golden
 
-from minisd import conditions, controlnet, controls, image, nn, ops, rng, samplers, schedules, tasks, unet, vae
+from minisd import conditions, controlnet, controls, guidance, image, nn, ops, rng, samplers, schedules, tasks, unet, vae
 
 
 def off(model):
@@ -128,7 +128,7 @@ def swapped_sizes(count, original_size, crops, target_size, score=None, f=condit
 RUN_MUTATIONS = {
     "width before height": ("xl", conditions, "time_ids", swapped_sizes),
     "zeros are an empty prompt": ("xl", conditions, "zeros_like", lambda told: {k: a + 0.1 for k, a in told.items()}),
-    "the spread of each channel alone": ("zero snr", tasks, "rescaled", lambda out, text, share: (
+    "the spread of each channel alone": ("zero snr", guidance, "rescaled", lambda out, text, share: (
         share * out * text.std((1, 2), keepdims=True) / out.std((1, 2), keepdims=True) + (1 - share) * out)),
     "the small picture in [0,1]": ("upscale", tasks, "upscale",
                                    lambda pixels, level, tile, f=tasks.upscale: f(pixels / 2 + 0.5, level, tile)),
