@@ -2,6 +2,7 @@
 
 The one place that knows other spellings of a weight's name.  Nothing is ever unpickled."""
 import re
+import warnings
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -166,6 +167,8 @@ def open_folder(path, variant=None):
         raise CheckpointError(f"{folder}: {OTHER_PIPELINES[kind]}, which minisd does not run; it runs Stable Diffusion 1.x, 2.x and XL")
     if not (folder / "scheduler" / "scheduler_config.json").is_file():
         raise CheckpointError(f"{folder}: no scheduler/scheduler_config.json; copy or download it again")
+    if "controlnet" in index:
+        warnings.warn(f"{folder}: its ControlNet is left out; give it with controlnet={folder / 'controlnet'}", stacklevel=2)
     names = [n for n in ("text_encoder", "text_encoder_2", "unet", "vae") if (index.get(n) or [None])[-1] or n in ("unet", "vae")]
     parts = {n: Component(n, folder / n, variant) for n in names}
     for name in parts:                                       # transformers' older files do not say

@@ -112,12 +112,13 @@ def tables(components):
     """{component name: {path with _ for every dot: (component, weight name)}}, the unet's layers by their LDM names too, which
     kohya's tools use for Stable Diffusion XL."""
     found = {c.name: {n.removesuffix(".weight").replace(".", "_"): (c, n) for n in c.stored if n.endswith(".weight")} for c in components}
-    places = {after + "_": before + "_" for before, after in ldm_places([n for _, n in found["unet"].values()]).items()}
+    places = {after: before for before, after in ldm_places([n for _, n in found["unet"].values()]).items()}
     inside = {new: old.replace(".", "_") for old, new in RESNET.items()}
     for path, entry in list(found["unet"].items()):
-        for place in (p for p in places if path.startswith(p)):
-            rest = path[len(place):]
-            found["unet"][places[place] + (inside.get(rest, rest) if "_resnets_" in place else rest)] = entry
+        for place in (p for p in places if f"{path}_".startswith(f"{p}_")):
+            rest = path[len(place) + 1:]
+            rest = inside.get(rest, rest) if "_resnets_" in place else rest
+            found["unet"]["_".join(filter(None, [places[place], rest]))] = entry
     return found
 
 

@@ -264,7 +264,9 @@ class Pipeline:
         config = self.scheduler if plain else samplers.corrected(self.scheduler, own=s.sampler is None)
         method = samplers.sampler(s.sampler, config, s.num_inference_steps, s.sigmas, s.eta, s.timestep_spacing)
         draw, scale = generators(s.seed, len(prompts), s.rng), check_guidance(s.guidance_scale, negatives)
-        scale = None if self.unet_config.guided else scale   # such a unet is told, and asked once
+        if self.unet_config.guided:                          # such a unet is told, and asked once
+            check_guidance(1, negatives)
+            scale = None
         controls, f = Controls(self.controlnets, s, width, height), self.vae_config.factor
         last = None if s.denoising_end is None else tasks.stop(method, s.denoising_end)
         prepare = begin(self, method, s.num_inference_steps, draw, (len(prompts), height // f, width // f, self.vae_config.latent_channels))

@@ -106,7 +106,8 @@ def parts_of(tensors, path, extract_ema=False):
         raise CheckpointError(f"{path}: no whole model: {explained(tensors)}")
     mark, family = next((mark, family) for mark, family in FAMILIES.items() if any(key.startswith(mark) for key in tensors) or not mark)
     places, unused = {}, []
-    for name, prefix, names in (*family.texts, ("unet", ldm.UNET, ldm.unet_names), ("vae", ldm.VAE, ldm.vae_names)):
+    vae = next((p for p in (ldm.VAE, "vae.") if any(key.startswith(p) for key in tensors)), ldm.VAE)
+    for name, prefix, names in (*family.texts, ("unet", ldm.UNET, ldm.unet_names), ("vae", vae, ldm.vae_names)):
         keys = [key.removeprefix(prefix) for key in tensors if key.startswith(prefix)]
         if not keys:
             raise CheckpointError(f"{path}: holds no {name} (no key begins with {prefix}); its first key is "

@@ -243,6 +243,12 @@ def test_another_family(sd1_copy):
         minisd.load(sd1_copy)
 
 
+def test_a_controlnet_within_the_folder_is_told_of(sd1_copy):
+    change_json(sd1_copy / "model_index.json", controlnet=["diffusers", "ControlNetModel"])
+    with pytest.warns(UserWarning, match="its ControlNet is left out; give it with controlnet="):
+        minisd.load(sd1_copy)
+
+
 def test_a_model_for_another_task(sd1_copy):
     change_json(sd1_copy / "unet/config.json", in_channels=5)
     change(sd1_copy / UNET, lambda a: a.update({"conv_in.weight": np.zeros((32, 5, 3, 3), np.float32)}))

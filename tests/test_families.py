@@ -167,6 +167,8 @@ def test_lcm_is_told_the_guidance_and_asked_once(folders, monkeypatch):
     monkeypatch.setattr(pipe, "predict_noise", lambda x, t, **told: rows.append(len(x)) or call(x, t, **told))
     found = [pipe.txt2img("a fox", **QUICK, guidance_scale=g) for g in (1.0, 8.5)]
     assert set(rows) == {1} and np.abs(found[0] - found[1]).max() > 1e-3
+    with pytest.warns(UserWarning, match="a negative prompt has no effect"):
+        pipe.txt2img("a fox", "a dog", **QUICK, guidance_scale=8.5)
     with pytest.raises(InputError, match="lcm knows 50 levels of noise and cannot make 51 steps"):
         pipe.txt2img("a fox", **{**QUICK, "num_inference_steps": 51})
 

@@ -1,15 +1,17 @@
 """LoRA files: against diffusers, in every spelling, and what is wrong with a file said in words."""
 import json
+import types
 
 import cases
 import golden
 import numpy as np
+import published
 import pytest
 from golden import Golden
 from safetensors.numpy import load_file, save_file
 
 import minisd
-from minisd import cli
+from minisd import cli, ldm, lora
 from minisd.errors import CheckpointError, InputError
 
 HOW = dict(num_inference_steps=1, seed=1, width=64, height=64, output="latent")
@@ -105,3 +107,15 @@ def test_command_line(kohya, sd1_folder, tmp_path, capsys):
     with Image.open(tmp_path / "out.png") as picture:
         assert 'LoRA: "kohya: 0.8, kohya: 1"' in picture.info["parameters"]
     assert cli.main([*common, "--lora", "none.safetensors"]) == 1 and "none.safetensors: no such file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("checkpoint", ["SD 1.5", "SDXL base", "SDXL refiner"])
+def test_every_layer_of_the_real_unets_is_found_by_ldms_name(checkpoint):
+    """As kohya's tools write them for Stable Diffusion XL: transformers, resnets, samplers."""
+    keys = [k.removeprefix(ldm.UNET) for k in published.file_keys(checkpoint) if k.startswith(ldm.UNET)]
+    names, _ = ldm.unet_names(keys)
+    unet = types.SimpleNamespace(name="unet", stored=dict.fromkeys(names))
+    table, plain = lora.tables([unet])["unet"], ("time_embed", "label_emb", "input_blocks.0", "out.")
+    for name, (key, _) in names.items():
+        if key.endswith(".weight") and not key.startswith(plain):
+            assert table[key.removesuffix(".weight").replace(".", "_")] == (unet, name)

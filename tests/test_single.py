@@ -98,6 +98,14 @@ def test_both_spellings_of_clips_names(tmp_path):
     np.testing.assert_array_equal(a, b)
 
 
+def test_another_prefix_of_the_vae(family, file, tmp_path):
+    arrays = ldm.arrays(family)
+    save_file({k.replace("first_stage_model.", "vae."): v for k, v in arrays.items()}, tmp_path / "a.safetensors")
+    z = np.ones((1, 2, 2, 4), np.float32)
+    found = minisd.load(tmp_path / "a.safetensors", prediction_type="epsilon").decode(z)
+    np.testing.assert_array_equal(found, minisd.load(file, prediction_type="epsilon").decode(z))
+
+
 def test_what_a_unet_predicts_is_asked_for_or_found(family, file, monkeypatch):
     assert minisd.load(file, prediction_type="v_prediction").scheduler["prediction_type"] == "v_prediction"
     if family == "SD 1":
