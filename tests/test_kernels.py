@@ -345,6 +345,21 @@ def test_same_seed_same_picture(cupy, sd2_folder, monkeypatch):
     assert golden.relative(traced, launched) < 2e-3          # a trace takes fused operations apart
 
 
+@pytest.mark.filterwarnings("ignore:this network's launches cannot be recorded")             # its heads are too narrow for the kernel
+@pytest.mark.parametrize("family, task, channels, controls",
+                         [("xl", "txt2img", 4, 1), ("upscaler", "upscale", 7, 0), ("lcm", "txt2img", 4, 0)])
+def test_what_a_unet_is_told_reaches_the_device(cupy, family, task, channels, controls, tmp_path, monkeypatch):
+    """Sizes, labels, guidance, control pictures: the picture is that of the CPU to float16's rounding."""
+    import minisd
+    monkeypatch.setattr(fake, "races", False)
+    folder = golden.write_family(tmp_path / family, family, channels)
+    nets = [golden.write_controlnet(tmp_path, "controlnet_xl")] * controls
+    how = dict(num_inference_steps=2, seed=3, guidance_scale=4.0, output="latent", **golden.given_to(task, controls))
+    how.update(dict(image=how["image"].crop((0, 0, 16, 16))) if task == "upscale" else dict(width=32, height=32))
+    found, expected = [getattr(minisd.load(folder, device=place, controlnet=nets), task)("a fox", **how) for place in ("cuda", "cpu")]
+    assert golden.relative(found, expected) < 0.02
+
+
 def test_what_cannot_be_recorded_runs_as_written(cupy, sd1_folder, monkeypatch):
     """Heads 12 wide are left to the definition, whose products go to cuBLAS, which CuPy does not record."""
     import minisd
