@@ -18,16 +18,17 @@ class Settings:
     num_inference_steps: 1 .. 1000;  guidance_scale: how hard to follow the prompt, 1 or less = off;  num_images: per prompt
     guidance_rescale: 0 .. 1, how far the guided prediction is brought back to the spread of the unguided, for models with zero SNR
     seed: as torch.Generator.manual_seed, or a list with one for each picture; None draws one;  rng: "cpu" or "cuda", whose numbers
+        with a list, all noise of a picture comes from its own generator, so that it is what it would be alone
     width, height: pixels, multiples of what a latent position is wide (8; 4 for the shipped model); None = as trained
     sampler: a name in samplers.SAMPLERS, None = the model's own;  sigmas, eta, timestep_spacing: see samplers.sampler
     clip_skip: which layer of the text encoder is used, counted from the last, 1, as AUTOMATIC1111 counts; None = the model's own, 1,
-        or 2 of Stable Diffusion XL
+        or 2 of Stable Diffusion XL;  of the negative prompt too, as there (in diffusers, of the prompt alone)
     prompt_syntax: "a1111" reads (weights:1.2), BREAK and prompts of any length (prompt.py), "plain" as diffusers does
     denoising_end: 0 .. 1, where to stop, for another model to go on from the latent
     original_size, crops_coords_top_left, target_size: (vertical, horizontal) pixels that Stable Diffusion XL is told, None = the
         picture's;  aesthetic_score, negative_aesthetic_score: 1 .. 10, that its refiner is told
     control_image: a picture for the ControlNet, or a list of one for each;  controlnet_conditioning_scale, control_guidance_start,
-        control_guidance_end: how much it counts and from where to where, 0 .. 1, or a list of one for each
+        control_guidance_end: how much it counts, 1 in all tasks, and from where to where, 0 .. 1, or a list of one for each
     guess_mode: whether ControlNets see the prompt's half alone, and count less in high resolutions, so that no prompt is needed"""
     num_inference_steps: int = 20
     guidance_scale: float = 7.5
@@ -119,8 +120,12 @@ def check_reading(clip_skip, prompt_syntax, layers):
 
 
 def file_list(given, second):
-    """A file, a pair (file, what belongs to it), or a list of such -> [(file, what belongs to it, or `second`), ...]"""
+    """A file, a pair (file, what belongs to it), or a list of such -> [(file, what belongs to it, or `second`), ...]
+
+    Raises InputError for a tuple that is no pair."""
     items = given if isinstance(given, list) else [given] if given else []
+    if any(isinstance(item, (tuple, list)) and len(item) != 2 for item in items):
+        raise InputError(f"{given!r} is neither a file, nor a pair of a file and what belongs to it, nor a list of such")
     return [item if isinstance(item, (tuple, list)) else (item, second) for item in items]
 
 

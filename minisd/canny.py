@@ -3,6 +3,7 @@ import numpy as np
 from PIL import Image
 
 from . import image as pictures
+from .arguments import is_number
 from .errors import InputError
 
 TAN_22 = 13573                                               # tan(22.5 degrees), times 2^15
@@ -12,7 +13,7 @@ def canny(picture, low=100, high=200):
     """A picture, as img2img takes it -> its edges, white on black, a PIL picture.
 
     low, high: of the slope |dx| + |dy|, 0 .. 2040: an edge goes as far as it is steeper than low, if it is steeper than high anywhere."""
-    if not 0 <= low <= high:
+    if not (is_number(low) and is_number(high) and 0 <= low <= high):
         raise InputError(f"canny's low is {low!r} and high {high!r}; both must be numbers, 0 or more, and low at most high")
     x = np.asarray(pictures.read(picture)).astype(np.int32)
     dx, dy = sobel(x), sobel(x.swapaxes(0, 1)).swapaxes(0, 1)

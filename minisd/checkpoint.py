@@ -11,15 +11,15 @@ import numpy as np
 
 from . import controlnet, taesd, text, unet, vae
 from .errors import CheckpointError
-from .files import STEMS, TensorFiles, read_json, read_text, refuse_pickle, weight_files
+from .files import DTYPES, STEMS, TensorFiles, read_json, read_text, refuse_pickle, weight_files
 from .shapes import Shape, dry_run
 from .threads import scratch
 from .tokenizer import Tokenizer
 from .weights import Weights, engine_layout, engine_shape
 
-DTYPES = ("F16", "BF16", "F32", "F64")
 CONFIGS = {"text_encoder": text.TextConfig, "text_encoder_2": text.TextConfig, "unet": unet.UNetConfig, "vae": vae.VAEConfig,
            "controlnet": controlnet.ControlNetConfig}
+CLASSES = {"unet": ("UNet2DConditionModel",), "vae": ("AutoencoderKL", "AutoencoderTiny"), "controlnet": ("ControlNetModel",)}
 OLD_VAE_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}      # before 2023
 OTHER_PIPELINES = {"FluxPipeline": "Flux", "StableDiffusion3Pipeline": "Stable Diffusion 3", "PixArtAlphaPipeline": "PixArt",
                    "StableCascadeDecoderPipeline": "Stable Cascade", "KandinskyPipeline": "Kandinsky"}
@@ -34,9 +34,13 @@ class Component:
     def __init__(self, name, folder, variant=None):
         if not folder.is_dir():
             raise CheckpointError(f"{folder}: no such folder; a diffusers model has one for its {name}")
+        if (folder / "model_index.json").is_file():
+            raise CheckpointError(f"{folder}: a whole model, where a {name} was expected")
         if not (folder / "config.json").is_file():
             raise CheckpointError(f"{folder}: no config.json; copy or download it again")
         said = read_json(folder / "config.json")
+        if said.get("_class_name") not in (None, *CLASSES.get(name, [said.get("_class_name")])):
+            raise CheckpointError(f"{folder}: a {said['_class_name']}, where a {name} was expected, {' or '.join(CLASSES[name])}")
         kind = taesd.TinyConfig if said.get("_class_name") == "AutoencoderTiny" else CONFIGS[name]
         self.name, self.config = name, kind.read(said)
         self.place, self.files = folder, weight_files(folder, STEMS[name], variant)
@@ -154,7 +158,7 @@ class Checkpoint:
 def open_folder(path, variant=None):
     """A diffusers folder -> Checkpoint.  Raises CheckpointError for anything else, saying what it is."""
     folder = Path(path)
-    if folder.is_file():
+    if not folder.is_dir():
         refuse_pickle(folder)
         raise CheckpointError(f"{folder}: a single file; minisd reads diffusers folders (convert it with diffusers: "
                               "StableDiffusionPipeline.from_single_file(file).save_pretrained(folder))")
@@ -162,14 +166,17 @@ def open_folder(path, variant=None):
     if not index:
         raise CheckpointError(f"{folder}: no model_index.json, so not a diffusers folder; it holds "
                               f"{', '.join(sorted(f.name for f in folder.iterdir())) or 'nothing'}")
-    kind = index.get("_class_name")
+    kind = str(index.get("_class_name"))
     if kind in OTHER_PIPELINES:
         raise CheckpointError(f"{folder}: {OTHER_PIPELINES[kind]}, which minisd does not run; it runs Stable Diffusion 1.x, 2.x and XL")
     if not (folder / "scheduler" / "scheduler_config.json").is_file():
         raise CheckpointError(f"{folder}: no scheduler/scheduler_config.json; copy or download it again")
     if "controlnet" in index:
         warnings.warn(f"{folder}: its ControlNet is left out; give it with controlnet={folder / 'controlnet'}", stacklevel=2)
-    names = [n for n in ("text_encoder", "text_encoder_2", "unet", "vae") if (index.get(n) or [None])[-1] or n in ("unet", "vae")]
+    listed = [n for n, v in index.items() if isinstance(v, list) and v and v[-1] is not None]
+    names = [n for n in ("text_encoder", "text_encoder_2", "unet", "vae") if n in listed or n in ("unet", "vae")]
+    if not any(n.startswith("text_encoder") for n in names):
+        raise CheckpointError(f"{folder}: model_index.json names no text encoder; copy or download it again")
     parts = {n: Component(n, folder / n, variant) for n in names}
     for name in parts:                                       # transformers' older files do not say
         if name == "text_encoder_2" and not parts[name].config.pooled:

@@ -3,7 +3,7 @@ import numpy as np
 
 from . import controlnet
 from . import image as pictures
-from .arguments import is_number
+from .arguments import Settings, is_number
 from .errors import InputError
 
 
@@ -16,11 +16,20 @@ class Controls:
         if len(images) != len(networks):
             raise InputError(f"{len(images)} control images for {len(networks)} ControlNets; give one for each, and load what is to read "
                              "them with controlnet=")
+        usual = Settings()
+        for name in () if networks else ("controlnet_conditioning_scale", "guess_mode", "control_guidance_start", "control_guidance_end"):
+            if getattr(settings, name) != getattr(usual, name):
+                raise InputError(f"{name} is {getattr(settings, name)!r}, but there is no ControlNet: load one with controlnet=")
+        if not isinstance(settings.guess_mode, bool):
+            raise InputError(f"guess_mode is {settings.guess_mode!r}; it must be True or False")
         self.networks, self.guess_mode = networks, settings.guess_mode
         self.pictures = [pictures.pixels(pictures.read(image), width, height) for image in images]
         self.scale = self.each("controlnet_conditioning_scale", settings.controlnet_conditioning_scale, -np.inf, np.inf)
         self.start = self.each("control_guidance_start", settings.control_guidance_start, 0, 1)
         self.end = self.each("control_guidance_end", settings.control_guidance_end, 0, 1)
+        if any(a >= b for a, b in zip(self.start, self.end)):
+            raise InputError(f"control_guidance_start is {settings.control_guidance_start!r}, control_guidance_end "
+                             f"{settings.control_guidance_end!r}; it must start before it ends")
 
     def each(self, name, value, low, high):
         """One number for each network."""

@@ -3,6 +3,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from . import ldm, text, unet, vae
+from .errors import CheckpointError
 from .ldm import count
 from .unet_config import ControlNetConfig
 
@@ -33,8 +34,10 @@ FAMILIES = {  # a beginning that only this family's keys have -> Family, the fir
 
 
 def text_config(tensors, open_clip):
-    length, width = tensors.shape("embeddings.position_embedding.weight")
-    pooled = tensors.shape("text_projection.weight")[0] if "text_projection.weight" in tensors.where else 0
+    length, width = (size(tensors, "embeddings.position_embedding.weight", axis) for axis in (0, 1))
+    pooled = size(tensors, "text_projection.weight", 0, 0)
+    if count(tensors, "encoder.layers") < 2:
+        raise KeyError("every layer but one of the text encoder")
     return text.TextConfig(heads=max(1, width // 64), act="gelu" if open_clip else "quick_gelu", width=width, length=length,
                            layers=count(tensors, "encoder.layers"), pooled=pooled)
 
@@ -45,20 +48,34 @@ def depths(tensors, path):
                        for k in range(count(tensors, f"{path}.{i}.resnets"))) for i in range(count(tensors, path)))
 
 
+def size(tensors, name, axis, absent=None):
+    """How large a weight is along an axis; `absent` if there is none and that is not None.
+
+    Raises KeyError if there is none, CheckpointError if it has too few axes, or is empty."""
+    if absent is not None and name not in tensors.where:
+        return absent
+    shape = tensors.shape(name)
+    if len(shape) <= max(axis, 1) or 0 in shape:
+        raise CheckpointError(f"{name} has shape {shape}; copy or download the file again")
+    return shape[axis]
+
+
 def unet_config(tensors, wide_heads, side, kind=unet.UNetConfig):
-    channels, in_channels = tensors.shape("conv_in.weight")[:2]
+    channels, in_channels = size(tensors, "conv_in.weight", 0), size(tensors, "conv_in.weight", 1)
     down = depths(tensors, "down_blocks")
-    widths = [tensors.shape(f"down_blocks.{i}.resnets.0.conv1.weight")[0] for i in range(len(down))]
-    context = next(tensors.shape(n)[1] for n in tensors if n.endswith("attn2.to_k.weight"))
+    widths = [size(tensors, f"down_blocks.{i}.resnets.0.conv1.weight", 0) for i in range(len(down))]
+    reads = [n for n in tensors if n.endswith("attn2.to_k.weight")]
+    if not reads or not any(map(any, down)):
+        raise KeyError("every attn2.to_k.weight of the unet")
+    context = size(tensors, reads[0], 1)
     first = "down_blocks.{}.attentions.0.transformer_blocks.0.attn1.to_k.weight"
-    only_cross = tuple(any(d) and tensors.shape(first.format(i))[1] != w for i, (d, w) in enumerate(zip(down, widths)))
-    added = tensors.shape("add_embedding.linear_1.weight")[1] if "add_embedding.linear_1.weight" in tensors.where else 0
-    classes = tensors.shape("class_embedding.weight")[0] if "class_embedding.weight" in tensors.where else 0
-    out = tensors.shape("conv_out.weight")[0] if "conv_out.weight" in tensors.where else in_channels
+    only_cross = tuple(any(d) and size(tensors, first.format(i), 1) != w for i, (d, w) in enumerate(zip(down, widths)))
+    added, classes = size(tensors, "add_embedding.linear_1.weight", 1, 0), size(tensors, "class_embedding.weight", 0, 0)
+    out, guided = size(tensors, "conv_out.weight", 0, in_channels), size(tensors, "time_embedding.cond_proj.weight", 1, 0)
     return kind(channels=channels, heads=tuple(max(1, w // 64) if wide_heads else 8 for w in widths), in_channels=in_channels,
                 out_channels=out, context_width=context, down=down, up=depths(tensors, "up_blocks"), only_cross=only_cross,
                 middle=count(tensors, "mid_block.attentions.0.transformer_blocks"), sample_size=(side, side), added=added,
-                sizes=256 if added else 0, classes=classes)
+                sizes=256 if added else 0, classes=classes, guided=guided)
 
 
 def controlnet_config(tensors):
@@ -68,4 +85,4 @@ def controlnet_config(tensors):
 
 def vae_config(tensors, scaling):
     return vae.VAEConfig(levels=count(tensors, "decoder.up_blocks"), layers=count(tensors, "encoder.down_blocks.0.resnets"),
-                         latent_channels=tensors.shape("post_quant_conv.weight")[0], scaling_factor=scaling, in_float32=True)
+                         latent_channels=size(tensors, "post_quant_conv.weight", 0), scaling_factor=scaling, in_float32=True)

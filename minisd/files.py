@@ -10,6 +10,10 @@ from .errors import CheckpointError
 # Of a network's weight files.
 STEMS = {"text_encoder": "model", "text_encoder_2": "model", **dict.fromkeys(("unet", "vae", "controlnet"), "diffusion_pytorch_model")}
 
+DTYPES = ("F16", "BF16", "F32", "F64")                       # of weights
+NUMBERS = {"F16": "<f2", "BF16": "<u2", "F32": "<f4", "F64": "<f8", "I32": "<i4", "I64": "<i8"}
+
+
 class TensorFiles(Mapping):
     """{name: array} over safetensors files: an array is read when it is asked for, in the file's dtype.
 
@@ -47,7 +51,9 @@ class TensorFiles(Mapping):
     def read(self, name, memory):
         """The array, read into memory(shape, dtype)."""
         path, offset, dtype, shape = self._where[name]
-        array = memory(shape, {"F16": "<f2", "BF16": "<u2", "F32": "<f4", "F64": "<f8"}[dtype])
+        if dtype not in NUMBERS:
+            raise CheckpointError(f"{path}: {name} is stored as {dtype}; minisd reads {', '.join(DTYPES)}, not quantised weights")
+        array = memory(shape, NUMBERS[dtype])
         try:
             with open(path, "rb") as file:
                 file.seek(offset)

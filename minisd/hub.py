@@ -21,6 +21,8 @@ def find_part(path):
 
 def find(model, wanted):
     """A path, or a hub id's files of wanted(names of all), fetched."""
+    if not isinstance(model, (str, Path)) or str(model) == "":
+        raise InputError(f"{model!r} is no path and no hub id")
     path = Path(model)
     try:
         if path.exists():

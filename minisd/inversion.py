@@ -20,7 +20,7 @@ def read(path, token=None):
         raise InputError(f"{path}: no such file")
     refuse_pickle(path)
     tensors = TensorFiles([path])
-    names = [n for n in tensors if len(tensors.shape(n)) in (1, 2)]
+    names = [n for n in tensors if len(tensors.shape(n)) in (1, 2) and 0 not in tensors.shape(n)]
     both = set(tensors) == set(SETS)
     if not names or len(tensors) != 1 and not both or len(names) != len(tensors) or \
             kind(tensors) != WORD:
@@ -30,7 +30,7 @@ def read(path, token=None):
     vectors = {i: a.reshape(-1, a.shape[-1]) for i, a in arrays.items()}
     if len({len(v) for v in vectors.values()}) != 1:
         raise CheckpointError(f"{path}: damaged: clip_l and clip_g are of {' and '.join(str(len(v)) for v in vectors.values())} vectors")
-    return token or (path.stem if both or names[0] == "emb_params" else names[0]), vectors
+    return token or (path.stem if both or names[0] in ("emb_params", *SETS) else names[0]), vectors
 
 
 def add(components, tokenizers, path, token=None):

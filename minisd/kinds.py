@@ -6,6 +6,7 @@ WHOLE, LORA, WORD, CONTROLNET, VAE = ("a whole model", "-m or load()"), ("a LoRA
 KINDS = [  # (pattern of a key, what a file with one is, the option it belongs to or None); the first that is found
     (r"model\.diffusion_model\.joint_blocks\..*", "Stable Diffusion 3, which minisd does not run", None),
     (r"(model\.diffusion_model\.)?double_blocks\..*", "Flux, which minisd does not run", None),
+    (r"edm_mean|edm_std", "Playground 2.5, which minisd does not run", None),
     (r"cond_stage_model\.roberta.*", "AltDiffusion, which minisd does not run", None),
     (r"model\.diffusion_model\..*", *WHOLE),
     (r"lora_(unet|te\d?)_.*|.*\.lora[._](A|B|up|down)\..*|.*_lora\.(up|down)\.weight|.*\.lora_(A|B|up|down)(\.\w+)?\.weight|"

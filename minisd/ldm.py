@@ -11,7 +11,8 @@ CONTROLNET = "control_model."
 RESNET = {"in_layers.0": "norm1", "in_layers.2": "conv1", "emb_layers.1": "time_emb_proj", "out_layers.0": "norm2", "out_layers.3": "conv2",
           "skip_connection": "conv_shortcut"}
 PLAIN_UNET = {"time_embed.0": "time_embedding.linear_1", "time_embed.2": "time_embedding.linear_2", "input_blocks.0.0": "conv_in",
-              "out.0": "conv_norm_out", "out.2": "conv_out", "label_emb": "class_embedding", "label_emb.0.0": "add_embedding.linear_1",
+              "out.0": "conv_norm_out", "out.2": "conv_out", "time_embed.cond_proj": "time_embedding.cond_proj",
+              "label_emb": "class_embedding", "label_emb.0.0": "add_embedding.linear_1",
               "label_emb.0.2": "add_embedding.linear_2", "middle_block_out.0": "controlnet_mid_block",
               **{f"input_hint_block.{2 * i}": f"controlnet_cond_embedding.{name}" for i, name in
                  enumerate(["conv_in", *(f"blocks.{k}" for k in range(6)), "conv_out"])}}

@@ -10,6 +10,7 @@ from .device import open_device
 from .errors import CheckpointError, InputError
 from .lora import add as add_lora
 from .pipeline import Pipeline
+from .taesd import TinyConfig
 
 
 def load(model=None, device="cpu", dtype=None, variant=None, low_memory=False, lora=(),
@@ -43,8 +44,9 @@ def load(model=None, device="cpu", dtype=None, variant=None, low_memory=False, l
     if odd:
         warnings.warn(f"{opened.folder}: {len(odd)} keys belong to no layer: {listed(odd)}", stacklevel=2)
     if vae is not None:
-        opened.parts["vae"] = single.open_vae(vae, opened.vae.config.scaling_factor)
-    controlnets = [single.open_controlnet(path) for path, _ in file_list(controlnet, None)]
+        opened.parts["vae"] = replacement(opened, vae)
+    nets = controlnet if isinstance(controlnet, (list, tuple)) else [controlnet] if controlnet else []
+    controlnets = [single.open_controlnet(path) for path in nets]
     for component in [*opened.components, *controlnets]:
         missing, unused = component.check()
         if missing:
@@ -59,15 +61,30 @@ def load(model=None, device="cpu", dtype=None, variant=None, low_memory=False, l
             warnings.warn(f"{path}: {len(unmatched)} of its layers are not in this model: {listed(unmatched)}", stacklevel=2)
     pipe = Pipeline(opened, dtype or place.dtypes[0], low_memory, place, controlnets)
     pipe.said = {"LoRA": ", ".join(f"{Path(path).stem}: {weight:g}" for path, weight in loras) or None,
-                 "ControlNet": ", ".join(c.place.stem for c in controlnets) or None}
+                 "ControlNet": ", ".join(c.place.stem for c in controlnets) or None,
+                 "VAE": Path(opened.vae.place).stem if vae is not None else None, "Prediction type": prediction_type,
+                 "Weights": "EMA" if extract_ema else None}
     for reader, component in zip(pipe.readers, opened.text_encoders):
         rows = component.shapes()["embeddings.token_embedding.weight"][0]
         if reader.tokenizer.size > rows:
             raise CheckpointError(f"{opened.folder}: the tokenizer has {reader.tokenizer.size} tokens, the text encoder knows {rows}: "
                                   "they are parts of different models")
-    for path, word in file_list(textual_inversion, None):
-        inversion.add(opened.text_encoders, [reader.tokenizer for reader in pipe.readers], path, word)
+    words = [inversion.add(opened.text_encoders, [reader.tokenizer for reader in pipe.readers], path, word)
+             for path, word in file_list(textual_inversion, None)]
+    pipe.said["Embeddings"] = ", ".join(words) or None
     return pipe
+
+
+def replacement(opened, path):
+    """Another vae for the latents of this model.  Raises CheckpointError for one of other latents."""
+    own = opened.vae.config
+    c = opened.unet.config
+    scaling = 0.13025 if c.added else 0.08333 if c.classes else 0.18215
+    vae = single.open_vae(path, scaling if isinstance(own, TinyConfig) else own.scaling_factor)
+    if (vae.config.factor, vae.config.latent_channels) != (own.factor, own.latent_channels):
+        raise CheckpointError(f"{vae.place}: a vae of {vae.config.latent_channels} channels, {vae.config.factor} pixels a position; this "
+                              f"model's latents have {own.latent_channels}, {own.factor} pixels wide")
+    return vae
 
 
 def check_together(opened, controlnets):
@@ -80,11 +97,19 @@ def check_together(opened, controlnets):
     if unet.out_channels != channels:
         raise CheckpointError(f"{opened.folder}: the unet makes latents of {unet.out_channels} channels, the vae has {channels}: "
                               "they are parts of different models")
+    lengths = {t.length for t in opened.tokenizers()}
+    if len(lengths) > 1:
+        raise CheckpointError(f"{opened.folder}: its text encoders read {' and '.join(map(str, lengths))} tokens: "
+                              "they are parts of different models")
     pooled = opened.text_encoders[-1].config.pooled
     if unet.added and (not pooled or (unet.added - pooled) // max(unet.sizes, 1) not in (5, 6) or (unet.added - pooled) % unet.sizes):
         raise CheckpointError(f"{opened.folder}: the unet reads {unet.added} numbers beside the prompt, {unet.sizes} for each of 5 or 6 "
                               f"sizes and the pooled text; the text encoder gives {pooled}: they are parts of different models")
     for c in controlnets:
-        if c.config.down != unet.down or c.config.context_width != context or c.config.channels != unet.channels:
-            raise CheckpointError(f"{c.place}: a ControlNet for another family: it reads {c.config.context_width} numbers a token with "
-                                  f"{len(c.config.down)} levels, this model's unet {context} with {len(unet.down)}")
+        theirs, ours = ((k.context_width, k.channels, [max(d) for d in k.down]) for k in (c.config, unet))
+        if theirs != ours or c.config.added != unet.added:
+            raise CheckpointError(f"{c.place}: a ControlNet for another family: its text, first level and transformers are {theirs}, "
+                                  f"this model's {ours}")
+        if 2**c.config.hints != opened.vae.config.factor:
+            raise CheckpointError(f"{c.place}: its control picture is {2**c.config.hints} times as large as the latent, this model's "
+                                  f"pictures {opened.vae.config.factor} times")

@@ -63,8 +63,17 @@ def read(path):
     if not layers:
         first = next(iter(tensors), "missing, for it is empty")
         raise CheckpointError(f"{file}: holds no LoRA, {explained(tensors)}; its first key is {first}")
-    adapter = read_json(folder / "adapter_config.json") if path.is_dir() else json.loads(
-        tensors.metadata.get("lora_adapter_metadata", "{}"))
+    for part, key in (item for keys in layers.values() for item in keys.items()):
+        shape = tensors.shape(key)
+        if part == "alpha" and math.prod(shape) != 1 or part != "alpha" and (len(shape) < 2 or 0 in shape):
+            raise CheckpointError(f"{file}: {key} has shape {shape}; alpha is one number, the others are matrices")
+    try:
+        adapter = read_json(folder / "adapter_config.json") if path.is_dir() else json.loads(
+            tensors.metadata.get("lora_adapter_metadata", "{}"))
+    except json.JSONDecodeError as e:
+        raise CheckpointError(f"{file}: its lora_adapter_metadata is damaged ({e})") from e
+    if not isinstance(adapter, dict):
+        raise CheckpointError(f"{file}: its lora_adapter_metadata is a {type(adapter).__name__}, where names and values were expected")
     return file, tensors, layers, strange, adapter
 
 
@@ -93,7 +102,8 @@ def add(components, path, weight=1.0):
         elif not {"down", "up"} <= set(keys):
             raise CheckpointError(f"{file}: {layer} has {', '.join(keys)}; it needs both matrices: the file is incomplete")
         else:
-            found.append((*place, Delta(tensors, keys["down"], keys["up"], weight * scale(tensors, keys, adapter, place[0].name))))
+            share = weight * scale(file, tensors, layer, keys, adapter, place[0].name)
+            found.append((*place, Delta(tensors, keys["down"], keys["up"], share)))
     if not found:
         raise CheckpointError(f"{file}: none of its {len(layers)} layers is in this model: a LoRA for another one, or with names that "
                               f"minisd does not know, such as {unmatched[0]}")
@@ -131,9 +141,15 @@ def find(layer, known):
     return table.get(path) or table.get(f"{path}_0")         # to_out, where the layer is to_out.0
 
 
-def scale(tensors, keys, adapter, component):
-    """alpha / rank; 1 where no alpha is told.  peft's adapter_config.json may tell it for all, or want sqrt(rank)."""
+def scale(file, tensors, layer, keys, adapter, component):
+    """alpha / rank; 1 where no alpha is told.  peft's adapter_config.json may tell it for all layers, or for those whose name a pattern
+    ends, or want sqrt(rank)."""
     rank = tensors.shape(keys["down"])[0]
     own = {k.removeprefix(f"{component}."): v for k, v in adapter.items() if k.startswith(f"{component}.")} or adapter
-    alpha = float(tensors[keys["alpha"]]) if "alpha" in keys else own.get("lora_alpha", rank)
+    alpha, patterns = own.get("lora_alpha", rank), own.get("alpha_pattern") or {}
+    if isinstance(patterns, dict):
+        alpha = next((v for k, v in patterns.items() if re.fullmatch(rf"(.*\.)?({k})", layer)), alpha)
+    alpha = float(tensors[keys["alpha"]].reshape(-1)[0]) if "alpha" in keys else alpha
+    if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not math.isfinite(alpha):
+        raise CheckpointError(f"{file}: the alpha of {layer} is {alpha!r}; it must be a number")
     return alpha / (math.sqrt(rank) if own.get("use_rslora") else rank)

@@ -24,7 +24,8 @@ def settings(pipe, picture, k, count, s, negatives, said):
             "Model": pipe.checkpoint.name, **pipe.said, **said, "Clip skip": s.clip_skip, "Eta": s.eta,
             "CFG Rescale": s.guidance_rescale or None, "Timestep spacing": s.timestep_spacing, "RNG": s.rng.upper(),
             "Empty negative prompt": "read" if pipe.xl and negatives and negatives[k] == "" else None,
-            **{shown: getattr(s, name) if getattr(s, name) != getattr(usual, name) else None for name, shown in SAID.items()},
+            **{shown: value for name, shown in SAID.items() for value in [getattr(s, name)]
+               if (tuple(value) if isinstance(value, list) else value) != getattr(usual, name)},
             **({"Batch size": count, "Batch pos": k} if count > 1 and not own_seeds else {}), "Version": "minisd"}
 
 

@@ -5,6 +5,13 @@ import re
 from . import __version__
 
 PICTURE = "a picture's file, of any kind that Pillow reads"
+# What Python calls the options otherwise.
+NAMES = {"num_inference_steps": "--steps", "guidance_scale": "--guidance", "guidance_rescale": "--guidance-rescale", "num_images": "-n",
+         "timestep_spacing": "--spacing", "denoising_end": "--refiner-start", "denoising_start": "--refiner-start", "extract_ema": "--ema",
+         "control_guidance_start": "--control-start", "control_guidance_end": "--control-end", "clip_skip": "--clip-skip",
+         "controlnet_conditioning_scale": "--control-scale", "prompt_syntax": "--prompt-syntax", "negative_prompt": "--negative",
+         "image_guidance_scale": "--image-guidance", "prediction_type": "--prediction-type", "mask_image": "--mask",
+         "noise_level": "--noise-level", "depth_map": "--depth", "controlnet=": "--controlnet", "low_memory": "--low-memory"}
 
 
 def parser():
@@ -88,7 +95,7 @@ def painting(p, own, size, steps=20, guidance=7.5):
     g.add_argument("--embedding", action="append", default=[], metavar="FILE[=WORD]", help="a textual inversion; may be given again")
     g.add_argument("--vae", metavar="PATH", help="another vae than the model's: a folder, a file with LDM names, or TAESD's")
     g.add_argument("--refiner", metavar="MODEL", help="another model that ends the picture: Stable Diffusion XL's refiner")
-    g.add_argument("--refiner-start", type=float, default=0.8, metavar="N", help="how much of the way is the first model's (%(default)s)")
+    g.add_argument("--refiner-start", type=float, metavar="N", help="how much of the way is the first model's (0.8)")
     g.add_argument("--prediction-type", metavar="KIND", help="epsilon or v_prediction, where a model does not say (found)")
     g.add_argument("--ema", action="store_true", help="the unet's running mean, where a single file has one beside the unet")
     g = p.add_argument_group("ControlNet")
@@ -129,3 +136,8 @@ def weighed(text):
     """"a.safetensors:0.8" -> ("a.safetensors", 0.8)"""
     found = re.fullmatch(r"(.+):([+-]?\d*\.?\d+)", text)
     return (found[1], float(found[2])) if found else (text, 1.0)
+
+
+def spoken(message):
+    """An error's text with the options' names in the place of Python's."""
+    return re.sub(rf"\b({'|'.join(NAMES)})(?!\w)", lambda m: NAMES[m[1]], message)

@@ -197,12 +197,13 @@ class Pipeline:
 
     def img2img(self, prompt, image, strength=0.8, width=None, height=None, denoising_start=None, **how):
         """A picture of what the prompt says, beginning from `image`: a PIL picture of any mode, an array (H,W,3) of floats in
-        [0,1] or of bytes, a file's name, or latents (B,h,w,4).  It is resized to width and height, its own size if None.
+        [0,1] or of bytes, a file's name, or latents (B,h,w,4).  It is resized to width and height, its own size, cut to a multiple of
+        8, if None.
 
         strength: how much of the way is walked again, above 0 (nothing) to 1 (all);  how: see run()
         denoising_start: 0 .. 1, in place of it: go on with latents where another model stopped, at its denoising_end"""
         latents = isinstance(image, np.ndarray) and image.ndim == 4
-        pixels, width, height = self.latents(image) if latents else self.pixels(image, width, height)
+        pixels, width, height = self.latents(image, width, height) if latents else self.pixels(image, width, height)
         begin = tasks.img2img(pixels, strength, denoising_start)
         said = {"Denoising strength": strength} if denoising_start is None else {"Denoising start": denoising_start}
         return self.run(begin, prompt, width=width, height=height, said=said, **how)
@@ -218,7 +219,7 @@ class Pipeline:
         mask = pictures.read_mask(mask_image, picture)
         if pad is not None:
             picture, mask = pictures.padded(picture, mask, pad)
-        width, height = self.size(width, height, picture)
+        width, height = self.size(width, height, picture, whole=pad is not None)
         holes = pictures.mask_pixels(mask, width, height)
         if not holes.any():
             raise InputError("nothing is to be painted: give a mask_image that is white where to paint, or pad")
@@ -250,6 +251,8 @@ class Pipeline:
         picture, f = pictures.read(image), self.vae_config.factor
         if not isinstance(tile, int) or tile < 16:
             raise InputError(f"tile is {tile!r}; it must be a whole number of pixels, 16 or more")
+        if {"width", "height"} & set(how):
+            raise InputError("width and height: an upscaled picture is four times as large as the one given; resize that one")
         begin = tasks.upscale(pictures.pixels(picture, *picture.size), noise_level, tile)
         return self.run(begin, prompt, width=f * picture.width, height=f * picture.height, tile=tile,
                         said={"Noise level": noise_level}, **how)
@@ -260,19 +263,22 @@ class Pipeline:
         prompts, negatives = pair_prompts(prompt, negative_prompt, s.num_images)
         check_reading(s.clip_skip, s.prompt_syntax, self.text_config.layers)
         width, height = self.size(s.width, s.height)
-        plain = self.xl or self.unet_config.guided           # diffusers' pipelines for these take a scheduler's file as it is
-        config = self.scheduler if plain else samplers.corrected(self.scheduler, own=s.sampler is None)
-        method = samplers.sampler(s.sampler, config, s.num_inference_steps, s.sigmas, s.eta, s.timestep_spacing)
+        method = self.method(s)
         draw, scale = generators(s.seed, len(prompts), s.rng), check_guidance(s.guidance_scale, negatives)
         if self.unet_config.guided:                          # such a unet is told, and asked once
             check_guidance(1, negatives)
             scale = None
+            if s.guidance_rescale:
+                raise InputError("guidance_rescale: this model is told the guidance, there are no two predictions to rescale")
         controls, f = Controls(self.controlnets, s, width, height), self.vae_config.factor
         last = None if s.denoising_end is None else tasks.stop(method, s.denoising_end)
         prepare = begin(self, method, s.num_inference_steps, draw, (len(prompts), height // f, width // f, self.vae_config.latent_channels))
 
         def steps():
             start = prepare()
+            if last is not None and start.first >= last:
+                raise InputError(f"denoising_end {s.denoising_end:g} is before the step that this picture begins with; use more of "
+                                 "it, or more strength")
             told = self.conditions(prompts, negatives, scale is not None, s, width, height, start.labels)
             both = scale is not None and start.image_guidance is not None
             if both:
@@ -301,6 +307,17 @@ class Pipeline:
 
         return steps()
 
+    def method(self, s):
+        """The sampler that Settings ask for."""
+        plain = self.xl or self.unet_config.guided           # diffusers' pipelines for these take a scheduler's file as it is
+        config = self.scheduler if plain else samplers.corrected(self.scheduler, own=s.sampler is None)
+        return samplers.sampler(s.sampler, config, s.num_inference_steps, s.sigmas, s.eta, s.timestep_spacing)
+
+    def check_resume(self, denoising_start, **how):
+        """Raises InputError or CheckpointError where img2img could not go on from there with these Settings."""
+        tasks.require_channels(self, "img2img", self.vae_config.latent_channels)
+        tasks.resume(self.method(Settings(**how)), denoising_start)
+
     def run(self, begin, prompt, negative_prompt=None, output="pil", progress=None, said=None, tile=None, seed=None, **how):
         """A task from prompt to pictures.
 
@@ -325,17 +342,20 @@ class Pipeline:
         found = pictures.to_pil(array)
         prompts, negatives = pair_prompts(prompt, negative_prompt, s.num_images)
         for k, picture in enumerate(found):
-            negative = negatives[k] if negatives and s.guidance_scale > 1 else ""
+            negative = negatives[k] if negatives and s.guidance_scale > 1 and not self.unet_config.guided else ""
             settings = metadata.settings(self, picture, k, len(found), s, negatives, said or {})
             picture.info["parameters"] = metadata.parameters_text(prompts[k], negative, settings)
         return found[0] if len(found) == 1 and isinstance(prompt, str) else found
 
-    def latents(self, image):
+    def latents(self, image, width, height):
         """Latents that another model has made, and the size of their picture: (image (B,h,w,4), width, height)."""
         f, channels = self.vae_config.factor, self.vae_config.latent_channels
         if image.shape[-1] != channels or image.dtype.kind != "f":
             raise InputError(f"image is {image.dtype} of shape {image.shape}; latents are floats of shape (B,h,w,{channels})")
-        return image, image.shape[2] * f, image.shape[1] * f
+        own = image.shape[2] * f, image.shape[1] * f
+        if (width or own[0], height or own[1]) != own:
+            raise InputError(f"width and height are {width} and {height}; these latents are of a picture {own[0]}x{own[1]}")
+        return image, *own
 
     def pixels(self, image, width, height):
         """A picture, at the size that size() finds: (pixels (1,H,W,3) in [0,1], width, height)."""
@@ -343,11 +363,12 @@ class Pipeline:
         width, height = self.size(width, height, picture)
         return pictures.pixels(picture, width, height), width, height
 
-    def size(self, width, height, picture=None):
-        """(width, height) in pixels: the picture's, cut to whole latent positions, or the model's own where None; raises InputError
-        for what the latents cannot have."""
+    def size(self, width, height, picture=None, whole=False):
+        """(width, height) in pixels: the picture's, cut to whole latent positions as in diffusers, or made `whole`, or the model's own
+        where None; raises InputError for what the latents cannot have."""
         f = self.vae_config.factor
-        own = [n * f for n in self.unet_config.sample_size[::-1]] if picture is None else [max(f, n // f * f) for n in picture.size]
+        own = [n * f for n in self.unet_config.sample_size[::-1]] if picture is None else [
+            -(-n // f) * f if whole else max(f, n // f * f) for n in picture.size]
         width, height = own[0] if width is None else width, own[1] if height is None else height
         pictures.check_size(width, height, f)
         return width, height

@@ -6,7 +6,8 @@ from PIL import Image
 
 from . import image as pictures
 from . import single, taesd
-from .errors import InputError
+from .arguments import listed
+from .errors import CheckpointError, InputError
 
 
 class Preview:
@@ -19,9 +20,14 @@ class Preview:
         self.weights = self.config = self.colours = None
         if tiny is not None:
             component = single.open_vae(tiny, 1.0)
-            if not isinstance(component.config, taesd.TinyConfig) or component.config.factor != self.size:
-                raise InputError(f"{tiny}: no TAESD for this model, but another vae; --vae is the option for that")
-            component.check()
+            if not isinstance(component.config, taesd.TinyConfig):
+                raise InputError(f"{tiny}: no TAESD but another vae; --vae is the option for that")
+            if component.config.factor != self.size or component.config.latent_channels != pipe.vae_config.latent_channels:
+                raise InputError(f"{tiny}: a TAESD for latents of {component.config.latent_channels} channels, {component.config.factor} "
+                                 f"pixels wide; this model's have {pipe.vae_config.latent_channels} and are {self.size} wide")
+            missing, _ = component.check()
+            if missing:
+                raise CheckpointError(f"{component.place}: {len(missing)} missing: {listed(missing)}; copy or download it again")
             self.weights, self.config = component.weights(), component.config
         else:
             self.colours = colours(pipe)

@@ -1,6 +1,7 @@
 """How a picture was made, read from what minisd or AUTOMATIC1111's web UI wrote into it."""
 import json
 import re
+import warnings
 
 from PIL import Image
 
@@ -26,11 +27,18 @@ def read_parameters(path):
     return prompt.strip("\n"), negative.strip("\n"), settings
 
 
+def numbers(text):
+    """"0.5" or "[0.5, 0.8]" -> [0.5, ...]"""
+    found = json.loads(text)
+    return found if isinstance(found, list) else [found]
+
+
 def options(path):
     """-> ({option of txt2img: value}, all that the picture says).  Raises InputError for a picture that these cannot make again."""
     prompt, negative, said = read_parameters(path)
-    other = "made from another picture, which is needed to make it again"
+    other, told = "made from another picture, which is needed to make it again", "told of by Python, which no option can"
     for key, what in (("Denoising strength", other), ("Noise level", other), ("Image CFG scale", other),
+                      ("Original size", told), ("Crop", told), ("Target size", told), ("Denoising end", told),
                       ("Batch pos", "one of several drawn from one seed, which must be made together")):
         if key in said:
             raise InputError(f"{path}: {what} ({key}: {said[key]})")
@@ -47,7 +55,9 @@ def options(path):
     for key, name, kind in (("Steps", "steps", int), ("CFG scale", "guidance", float), ("Seed", "seed", int), ("Size", "size", str),
                             ("Eta", "eta", float), ("Timestep spacing", "spacing", str), ("Clip skip", "clip_skip", int),
                             ("RNG", "rng", str.lower), ("CFG Rescale", "guidance_rescale", float),
-                            ("Prompt syntax", "prompt_syntax", str), ("Denoising start", "refiner_start", float)):
+                            ("Prompt syntax", "prompt_syntax", str), ("Denoising start", "refiner_start", float),
+                            ("ControlNet weight", "control_scale", numbers), ("Guidance start", "control_start", float),
+                            ("Guidance end", "control_end", float), ("Guess mode", "guess_mode", bool), ("Control picture", "canny", bool)):
         try:
             found |= {name: kind(said[key])} if key in said else {}
         except ValueError as e:
@@ -55,11 +65,13 @@ def options(path):
     return found, said
 
 
-def require(a, said):
-    """Raises InputError where a picture was made with what the options do not give."""
-    for key, option in (("LoRA", "lora"), ("ControlNet", "controlnet"), ("Refiner", "refiner")):
-        if key in said and not getattr(a, option):
-            raise InputError(f"{a.origin}: made with {key} {said[key]}; give it with --{option}")
-    for key in ("Original size", "Crop", "Target size"):
-        if key in said:
-            raise InputError(f"{a.origin}: made with another {key.lower()} ({said[key]}) than the command line can tell")
+def require(origin, said, pipe, refiner):
+    """Raises InputError where a picture, of which `said` is known, was made with other files than these Pipelines."""
+    if said.get("Model", pipe.checkpoint.name) != pipe.checkpoint.name:
+        warnings.warn(f"{origin} was made with the model {said['Model']}, this is {pipe.checkpoint.name}", stacklevel=2)
+    here = {**pipe.said, "Refiner": refiner and refiner.checkpoint.name}
+    for key, option in (("LoRA", "--lora"), ("ControlNet", "--controlnet"), ("Refiner", "--refiner"), ("VAE", "--vae"),
+                        ("Embeddings", "--embedding"), ("Prediction type", "--prediction-type"), ("Weights", "--ema")):
+        if said.get(key) != here.get(key):
+            raise InputError(f"{origin}: made with {key} {said.get(key, 'none')}; this has {here.get(key) or 'none'}; "
+                             f"give the same by {option}")

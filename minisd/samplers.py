@@ -197,11 +197,19 @@ class LCM(Sampler):
                     timestep_scaling=10.0, timestep_spacing="leading", rescale_betas_zero_snr=False)
 
     def schedule(self, c, steps):
-        trained = c["original_inference_steps"]              # the levels it was taught to leap between
-        if steps > trained:
-            raise InputError(f"lcm knows {trained} levels of noise and cannot make {steps} steps; 4 to 8 are its use")
-        levels = (np.arange(trained, 0, -1) * (len(self.abar) // trained) - 1).astype(float)
-        self.timesteps = levels[np.floor(np.linspace(0, trained, steps, endpoint=False)).astype(int)]
+        self.lay_out(steps, 1.0)
+
+    def lay_out(self, steps, strength):
+        """So many steps within the lower `strength` of the levels that it was taught to leap between."""
+        trained = self.config["original_inference_steps"]
+        if not isinstance(trained, int) or not 1 <= trained <= len(self.abar):
+            raise CheckpointError(f"scheduler_config.json: original_inference_steps is {trained!r}; it must be from 1 to {len(self.abar)}")
+        known = int(trained * strength)
+        if steps > known:
+            raise InputError(f"lcm knows {known} levels of noise{f' at strength {strength:g}' * (strength < 1)} and cannot make {steps} "
+                             "steps; 4 to 8 are its use")
+        levels = (np.arange(known, 0, -1) * (len(self.abar) // trained) - 1).astype(float)
+        self.timesteps = levels[np.floor(np.linspace(0, known, steps, endpoint=False)).astype(int)]
         self.preserve_variance(np.append(self.abar[self.timesteps.astype(int)], 1.0))
 
     def step(self, x, out, i, randn):
@@ -475,7 +483,7 @@ CLASS_NAMES = {"DDPMScheduler": "ddpm", "DDIMScheduler": "ddim", "PNDMScheduler"
 def name_of(config):
     """The sampler's name for a scheduler_config.json."""
     found = config.get("_class_name", "nothing")
-    if found not in CLASS_NAMES:
+    if not isinstance(found, str) or found not in CLASS_NAMES:
         raise CheckpointError(f"scheduler_config.json: _class_name is {found}, which minisd does not have; "
                               f"choose one with sampler=: {', '.join(SAMPLERS)}")
     name = CLASS_NAMES[found]
@@ -518,8 +526,8 @@ def sampler(name, config, steps, sigmas=None, eta=None, timestep_spacing=None):
         if key in c and c[key] not in known:
             raise CheckpointError(f"scheduler_config.json: {key} is {c[key]!r}; minisd knows {', '.join(map(repr, known))}")
     for key in ("num_train_timesteps", "beta_start", "beta_end", "steps_offset"):
-        if isinstance(c[key], bool) or not isinstance(c[key], (int, float)) or c[key] < 0:
-            raise CheckpointError(f"scheduler_config.json: {key} is {c[key]!r}; it must be a number")
+        if isinstance(c[key], bool) or not isinstance(c[key], (int, float)) or not 0 <= c[key] < 1e6:
+            raise CheckpointError(f"scheduler_config.json: {key} is {c[key]!r}; it must be a number, 0 or more, below a million")
     n = c["num_train_timesteps"]
     if isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or not 1 <= steps <= n:
         raise InputError(f"num_inference_steps is {steps!r}; it must be a whole number from 1 to {n}")

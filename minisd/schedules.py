@@ -33,6 +33,9 @@ def alphas_cumprod(c):
     """abar_t = prod(1 - beta_s) for s <= t, (num_train_timesteps,) float64 holding the reference's float32 values."""
     n, kind = c["num_train_timesteps"], c["beta_schedule"]
     if c["trained_betas"] is not None:
+        given = c["trained_betas"]
+        if not isinstance(given, list) or not given or not all(isinstance(b, (int, float)) and 0 <= b < 1 for b in given):
+            raise CheckpointError(f"scheduler_config.json: trained_betas is {str(given)[:60]}; it must be a list of numbers from 0 to 1")
         betas = np.array(c["trained_betas"], np.float32)
     elif kind == "linear":
         betas = linspace32(c["beta_start"], c["beta_end"], n)

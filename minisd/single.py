@@ -92,11 +92,14 @@ def open_file(path, prediction_type=None, extract_ema=False):
     mark, parts, unused = parts_of(tensors, path, extract_ema)
     family, said = FAMILIES[mark], prediction_type or ("v_prediction" if "v_pred" in tensors else None)
     if mark == ldm.OPEN_CLIP:
-        said = said or guess_prediction(parts["unet"])
+        whole = said is not None or parts["unet"].check()[0] == []                   # what is missing is told of when it is loaded
+        said = said or (guess_prediction(parts["unet"]) if whole else "epsilon")
         if said == "v_prediction":
             parts["unet"].config = replace(parts["unet"].config, sample_size=(96, 96))
     scheduler = dict(family.scheduler, _class_name=family.sampler, **({"rescale_betas_zero_snr": True} if "ztsnr" in tensors else {}))
     scheduler["prediction_type"] = said or scheduler["prediction_type"]
+    if parts["unet"].config.guided:
+        scheduler.update(_class_name="LCMScheduler", original_inference_steps=50)
     return SingleFile(path.stem, path, parts, scheduler, index={"force_zeros_for_empty_prompt": mark == ldm.XL_OPEN_CLIP}), unused
 
 
@@ -127,6 +130,8 @@ def parts_of(tensors, path, extract_ema=False):
         configs["vae"] = vae_config(View(tensors, places["vae"]), family.scaling)
     except KeyError as e:
         raise CheckpointError(f"{path}: {e.args[0]} is missing; copy or download it again") from None
+    except CheckpointError as e:
+        raise CheckpointError(f"{path}: {e}") from None
     return mark, {n: Part(n, configs[n], path, tensors, places[n]) for n in places}, unused
 
 
@@ -144,6 +149,8 @@ def open_part(path, name, prefix, names, config):
         return Part(name, config(View(tensors, where)), path, tensors, where), odd
     except KeyError as e:
         raise CheckpointError(f"{path}: {e.args[0]} is missing; copy or download it again") from None
+    except CheckpointError as e:
+        raise CheckpointError(f"{path}: {e}") from None
 
 
 def open_vae(path, scaling_factor):
@@ -173,6 +180,8 @@ def open_controlnet(path):
     refuse_pickle(path)
     tensors = TensorFiles([path])
     plain = any(key.startswith("controlnet_cond_embedding.") for key in tensors)
+    if plain and path.name == "diffusion_pytorch_model.safetensors" and (path.parent / "config.json").is_file():
+        return Component("controlnet", path.parent)
     names = (lambda keys: ({key: (key, None) for key in keys}, [])) if plain else ldm.unet_names
     part, odd = open_part(path, "controlnet", ldm.CONTROLNET, names, controlnet_config)
     if odd:

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from .arguments import is_number
+from .config import whole
 from .errors import CheckpointError, InputError
-from .samplers import TRAINING
-from .schedules import alphas_cumprod
+from .samplers import LCM, sampler
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ def img2img(pixels, strength, denoising_start=None):
     pixels may be latents; with denoising_start they are noisy already, another model having brought them there."""
     def begin(pipe, method, steps, draw, shape):
         require_channels(pipe, "img2img", pipe.vae_config.latent_channels)
-        first = first_step(method, steps, strength) if denoising_start is None else resume(method, denoising_start)
+        first = resume(method, denoising_start) if denoising_start is not None else first_of(pipe, method, steps, strength)
 
         def start():
             x0 = latents(pipe, pixels, draw, shape)          # the encoder's sample is drawn before the noise
@@ -108,12 +109,12 @@ def upscale(pixels, noise_level, tile):
     def begin(pipe, method, steps, draw, shape):
         require_channels(pipe, "upscale", pipe.vae_config.latent_channels + 3)
         levels, said = pipe.unet_config.classes, pipe.checkpoint.low_res_scheduler
-        most = pipe.checkpoint.index.get("max_noise_level", 350)
+        most = whole("model_index", {"max_noise_level": 350, **pipe.checkpoint.index}, "max_noise_level")
         if isinstance(noise_level, bool) or not isinstance(noise_level, int) or not 0 <= noise_level <= min(most, levels - 1):
             raise InputError(f"noise_level is {noise_level!r}; it must be a whole number from 0 to {min(most, levels - 1)}")
         if not said:
             raise CheckpointError(f"{pipe.checkpoint.folder}: no low_res_scheduler, which says how an upscaler's picture is noised")
-        abar = float(alphas_cumprod({**TRAINING, **said})[noise_level])
+        abar = float(sampler("ddpm", said, 1).abar[noise_level])
 
         def start():
             noise = pipe.noise(draw, (len(draw) if isinstance(draw, list) else 1, *pixels.shape[1:]))     # drawn before the latents'
@@ -136,27 +137,47 @@ def latents(pipe, pixels, draw, shape):
 
 
 def stop(method, share):
-    """The number of the step before which a run ends that leaves the rest to another model: share of the training's timesteps."""
-    n = len(method.abar)
-    last = len([t for t in method.timesteps if t >= round(n - share * n)])
+    """The number of the step before which a run ends that leaves the rest to another model: share of the training's timesteps.
+
+    Raises InputError where that is the first."""
+    last = steps_above(method, share)
     if last == 0:
         raise InputError(f"denoising_end {share:g} leaves no step of {len(method.timesteps)}; use more of either")
     return last
 
 
 def resume(method, share):
-    """The number of the step with which such another run begins."""
-    n, k = len(method.abar), method.calls_a_step
-    first = len([t for t in method.timesteps if t >= round(n - share * n)])
-    if isinstance(share, bool) or first == len(method.timesteps):
-        raise InputError(f"denoising_start {share!r} leaves no step of {len(method.timesteps)}; use less, or more steps")
-    return first - (first % k)
+    """The number of the step with which such another run begins.  Raises InputError for a share that leaves it none."""
+    if not is_number(share) or not 0 < share < 1:
+        raise InputError(f"denoising_start is {share!r}; it must be a number above 0 and below 1")
+    first = steps_above(method, share)
+    if first == len(method.timesteps):
+        raise InputError(f"denoising_start {share:g} leaves no step of {first}; use less, or more steps")
+    return first - first % method.calls_a_step
+
+
+def steps_above(method, share):
+    n = len(method.abar)
+    return len([t for t in method.timesteps if t >= round(n - share * n)])
+
+
+def first_of(pipe, method, steps, strength):
+    """first_step(); a latent consistency model walks all steps, within the part of the way that strength leaves."""
+    if pipe.unet_config.guided and isinstance(method, LCM):
+        check_strength(strength)
+        method.lay_out(steps, strength)
+        return 0
+    return first_step(method, steps, strength)
+
+
+def check_strength(strength):
+    if not is_number(strength) or not 0 < strength <= 1:
+        raise InputError(f"strength is {strength!r}; it must be above 0, which would change nothing, and at most 1")
 
 
 def first_step(method, steps, strength):
     """The number of the step that strength begins with."""
-    if isinstance(strength, bool) or not isinstance(strength, (int, float, np.integer, np.floating)) or not 0 < strength <= 1:
-        raise InputError(f"strength is {strength!r}; it must be above 0, which would change nothing, and at most 1")
+    check_strength(strength)
     walked = min(int(steps * strength), steps)
     if walked == 0:
         raise InputError(f"strength {strength:g} of {steps} steps is less than one step; use more of either")
@@ -174,3 +195,5 @@ def require_channels(pipe, task, channels):
                2 * own: ": this is an instruct-pix2pix model; use 'minisd pix2pix'", own + 3: ": this is an upscaler; use 'minisd upscale'",
                own + 1: ": this is a model for depth2img"}.get(found, ": this model is for another task")
         raise CheckpointError(f"unet: conv_in takes {found} channels, {task}'s latents have {channels}{use}")
+    if pipe.unet_config.classes and task != "upscale":
+        raise CheckpointError("unet: it is told a class, as upscalers are, which minisd tells them in 'minisd upscale' alone")

@@ -52,6 +52,8 @@ class UNetConfig:
                                   "all must be as many")
         heads = "num_attention_heads" if c.get("num_attention_heads") else "attention_head_dim"  # the reference's misnomer
         layers, depths = per_level(name, c, "layers_per_block", n, 2), c.get("transformer_layers_per_block", 1)
+        if max(layers) > 64:
+            raise CheckpointError(f"{name}/config.json: layers_per_block is {c['layers_per_block']!r}; no network has as many")
         depths = depths if isinstance(depths, list) else [depths] * n
         back, last = c.get("reverse_transformer_layers_per_block") or depths[::-1], depths[-1]
         only_cross = c.get("only_cross_attention") or [False] * n
@@ -113,6 +115,8 @@ class ControlNetConfig(UNetConfig):
 
 def blocks(name, key, depths, layers, kinds):
     """Per level, the transformer blocks beside each resnet, 0 where the level has none: a config has a number for them all, or a list."""
+    if not isinstance(depths, list):
+        raise CheckpointError(f"{name}/config.json: {key} is {depths!r}; it must be a list")
     found = []
     for depth, count, kind in zip(depths, layers, kinds):
         each = depth if isinstance(depth, list) else [depth] * count

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minisd import cli, image, loading, threads
+from minisd import cli, image, paint, pipeline, threads
 from minisd.errors import InputError
 
 
@@ -79,7 +79,7 @@ def test_a_prompt_that_is_no_text(sd1_folder, tmp_path, capsys):
 
 def test_a_folder_that_may_not_be_written_is_found_before_the_work(run, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda *a: False)      # root may write anywhere
-    monkeypatch.setattr(loading, "load", lambda *a, **k: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(paint, "load", lambda *a, **k: pytest.fail("the model was loaded"))
     code, _, err = run()
     assert code == 1 and "may not be written to" in err
 
@@ -97,7 +97,7 @@ def test_errors_are_said_in_one_line(run, tmp_path, arguments, message):
 @pytest.mark.parametrize("out, message", [("no/such/out.png", "there is no folder"), ("", "is a folder"),
                                           ("out.jpg", "end the name in .png")])
 def test_a_place_that_cannot_be_written_is_found_before_the_work(run, tmp_path, out, message, monkeypatch):
-    monkeypatch.setattr(loading, "load", lambda *a, **k: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(paint, "load", lambda *a, **k: pytest.fail("the model was loaded"))
     code, _, err = run(out=tmp_path / out)
     assert code == 1 and message in err
 
@@ -149,7 +149,7 @@ def test_ctrl_c(sd1_folder, tmp_path):
 
 
 def test_out_of_memory(run, monkeypatch):
-    monkeypatch.setattr(loading.Pipeline, "decode", lambda *a: (_ for _ in ()).throw(MemoryError("Unable to allocate 3 TiB")))
+    monkeypatch.setattr(pipeline.Pipeline, "decode", lambda *a: (_ for _ in ()).throw(MemoryError("Unable to allocate 3 TiB")))
     code, _, err = run("--quiet")
     assert code == 1 and "not enough memory: Unable to allocate 3 TiB" in err
 

@@ -63,7 +63,7 @@ def test_controlnet(run, place, tmp_path, sd1_folder):
     run(*common, "--control", place / "in.png")
     (place / "out.png").rename(place / "controlled.png")
     code, _, err = run("txt2img", "--from", place / "controlled.png", "-m", sd1_folder)
-    assert code == 1 and "made with ControlNet controlnet_sd1; give it with --controlnet" in err
+    assert code == 1 and "made with ControlNet controlnet_sd1; this has none; give the same by --controlnet" in err
 
 
 def test_the_refiner_ends_what_the_base_began(run, place, tmp_path):
@@ -78,7 +78,7 @@ def test_the_refiner_ends_what_the_base_began(run, place, tmp_path):
     assert "Model: base, Refiner: fine" in said and "Denoising start: 0.6" in said
     (place / "out.png").rename(place / "fine.png")
     code, _, err = run("txt2img", "--from", place / "fine.png", "-m", base)
-    assert code == 1 and "made with Refiner fine; give it with --refiner" in err
+    assert code == 1 and "made with Refiner fine; this has none; give the same by --refiner" in err
     code, again, _ = run("txt2img", "--from", place / "fine.png", "-m", base, "--refiner", refiner)
     assert code == 0 and np.array_equal(np.asarray(again), np.asarray(expected))
     code, _, err = run("upscale", place / "in.png", "a fox", "--refiner", refiner)
@@ -98,7 +98,7 @@ def test_a_lora_is_asked_for_again(run, place, sd1_folder, tmp_path):
     run("txt2img", "a fox", "-m", sd1_folder, "--size", "64x64", "--lora", lora)
     (place / "out.png").rename(place / "styled.png")
     code, _, err = run("txt2img", "--from", place / "styled.png", "-m", sd1_folder)
-    assert code == 1 and "made with LoRA kohya: 1; give it with --lora" in err
+    assert code == 1 and "made with LoRA kohya: 1; this has none; give the same by --lora" in err
     assert run("txt2img", "--from", place / "styled.png", "-m", sd1_folder, "--lora", lora)[0] == 0
 
 

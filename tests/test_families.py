@@ -111,8 +111,16 @@ def test_the_whole_way_or_none_of_it(xl):
         xl.txt2img("a fox", **QUICK, denoising_end=0.0)
     np.testing.assert_array_equal(xl.txt2img("a fox", **QUICK, denoising_end=1.0), xl.txt2img("a fox", **QUICK))
     latents = xl.txt2img("a fox", **QUICK)
-    with pytest.raises(InputError, match="denoising_start 1.* leaves no step"):
-        xl.img2img("a fox", latents, denoising_start=1.0)
+    for wrong in (0, 1.0, -1, "x", [0.5], float("nan"), True):
+        with pytest.raises(InputError, match="denoising_start is .*above 0 and below 1"):
+            xl.img2img("a fox", latents, denoising_start=wrong)
+    with pytest.raises(InputError, match="denoising_start 0.999 leaves no step of 2"):
+        xl.img2img("a fox", latents, denoising_start=0.999, sampler="ddim", num_inference_steps=2, timestep_spacing="trailing")
+    for how in (dict(strength=0.2, denoising_end=0.5), dict(denoising_start=0.8, denoising_end=0.5)):
+        with pytest.raises(InputError, match="denoising_end 0.5 is before the step that this picture begins with"):
+            xl.img2img("a fox", latents, num_inference_steps=10, **how)
+    with pytest.raises(InputError, match="width and height are 512 and None; these latents are of a picture 64x64"):
+        xl.img2img("a fox", latents, denoising_start=0.5, width=512)
     with pytest.raises(InputError, match=r"latents are floats of shape \(B,h,w,4\)"):
         xl.img2img("a fox", latents[..., :3], denoising_start=0.5)
     with pytest.raises(InputError, match="latents of 1 pictures for 2 prompts|give one for each"):

@@ -56,7 +56,7 @@ def test_by_taesd(sd1, tiny, tmp_path):
 
 
 def test_another_vae_is_no_taesd(sd1, sd1_folder, tmp_path):
-    with pytest.raises(InputError, match="no TAESD for this model.*--vae"):
+    with pytest.raises(InputError, match="no TAESD but another vae.*--vae"):
         preview.Preview(sd1, tmp_path / "a.png", sd1_folder / "vae")
 
 
@@ -66,5 +66,5 @@ def test_command_line(sd1_folder, tmp_path, capsys, tiny):
         assert cli.main([*common, "--preview", str(tmp_path / "preview.png"), *more]) == 0
         assert read(tmp_path / "preview.png").shape == (64, 64, 3)
     for more, message in ((["--preview", "none/a.png"], "there is no folder"), (["--preview", "a.jpg"], "end the name in .png"),
-                          (["--taesd", str(tiny)], "name a PNG to write with --preview")):
+                          (["--taesd", str(tiny)], "--taesd does nothing without --preview")):
         assert cli.main([*common, *more]) == 1 and message in capsys.readouterr().err
