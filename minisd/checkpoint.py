@@ -140,6 +140,36 @@ class Checkpoint:
         return [Tokenizer.from_folder(self.folder / c.name.replace("text_encoder", "tokenizer"), c.config.length)
                 for c in self.text_encoders]
 
+    def check_together(self, controlnets=()):
+        """Raises CheckpointError where the networks of one model, and ControlNets that go with it, do not fit one another."""
+        context, width = self.unet.config.context_width, sum(c.config.width for c in self.text_encoders)
+        if context != width:
+            raise CheckpointError(f"{self.folder}: the text encoder gives {width} numbers a token, the unet reads {context}: "
+                                  "they are parts of different models")
+        unet, channels = self.unet.config, self.vae.config.latent_channels
+        if unet.out_channels != channels:
+            raise CheckpointError(f"{self.folder}: the unet makes latents of {unet.out_channels} channels, the vae has {channels}: "
+                                  "they are parts of different models")
+        lengths = {t.length for t in self.tokenizers()}
+        if len(lengths) > 1:
+            raise CheckpointError(f"{self.folder}: its text encoders read {' and '.join(map(str, lengths))} tokens: "
+                                  "they are parts of different models")
+        pooled = self.text_encoders[-1].config.pooled
+        if bool(pooled) != bool(unet.added):
+            raise CheckpointError(f"{self.folder}: the text encoder gives a pooled vector of {pooled} numbers, the unet reads {unet.added} "
+                                  "with it: a weight is missing, or they are parts of different models")
+        if unet.added and unet.added - pooled not in (5 * unet.sizes, 6 * unet.sizes):
+            raise CheckpointError(f"{self.folder}: the unet reads {unet.added} numbers beside the prompt, {unet.sizes} for each of 5 or 6 "
+                                  f"sizes and the pooled text; the text encoder gives {pooled}: they are parts of different models")
+        for c in controlnets:
+            theirs, ours = ((k.context_width, k.channels, [max(d) for d in k.down]) for k in (c.config, unet))
+            if theirs != ours or c.config.added != unet.added:
+                raise CheckpointError(f"{c.place}: a ControlNet for another family: its text, first level and transformers are {theirs}, "
+                                      f"this model's {ours}")
+            if 2**c.config.hints != self.vae.config.factor:
+                raise CheckpointError(f"{c.place}: its control picture is {2**c.config.hints} times as large as the latent, this model's "
+                                      f"pictures {self.vae.config.factor} times")
+
     @property
     def low_res_scheduler(self):
         """How an upscaler's small picture is noised: scheduler_config.json's like."""

@@ -129,6 +129,10 @@ def describe(opened, odd=()):
     for component in opened.components:
         found, good = network(component)
         lines, whole = [*lines, *found], whole and good
+    try:
+        opened.check_together()
+    except MinisdError as e:
+        lines, whole = [*lines, "", f"NOT USABLE: {e}"], False
     return lines, whole
 
 

@@ -91,7 +91,7 @@ def depth(depth_map, width, height):
     Raises InputError for anything else, and for a map that is the same everywhere."""
     if not (isinstance(depth_map, np.ndarray) and depth_map.ndim == 2 and depth_map.dtype.kind in "fiu"):
         depth_map = np.asarray(read(depth_map).convert("L"))
-    if depth_map.size == 0 or not np.isfinite(depth_map.astype(np.float32)).all():
+    if depth_map.size == 0 or not np.abs(depth_map.astype(np.float64)).max() < np.finfo(np.float32).max:
         raise InputError("depth_map holds NaN or infinity, or nothing; it must be larger where the picture is nearer")
     found = bicubic(bicubic(depth_map.astype(np.float32), height).T, width).T
     low, high = found.min(), found.max()

@@ -47,13 +47,13 @@ def load(model=None, device="cpu", dtype=None, variant=None, low_memory=False, l
         opened.parts["vae"] = replacement(opened, vae)
     nets = controlnet if isinstance(controlnet, (list, tuple)) else [controlnet] if controlnet else []
     controlnets = [single.open_controlnet(path) for path in nets]
+    opened.check_together(controlnets)
     for component in [*opened.components, *controlnets]:
         missing, unused = component.check()
         if missing:
             raise CheckpointError(f"{component.place}: {len(missing)} missing: {listed(missing)}; copy or download it again")
         if unused:
             warnings.warn(f"{component.name}: {len(unused)} weights in the file belong to no layer: {listed(unused)}", stacklevel=2)
-    check_together(opened, controlnets)
     loras = file_list(lora, 1.0)
     for path, weight in loras:
         unmatched = add_lora(opened.components, path, weight)
@@ -85,31 +85,3 @@ def replacement(opened, path):
         raise CheckpointError(f"{vae.place}: a vae of {vae.config.latent_channels} channels, {vae.config.factor} pixels a position; this "
                               f"model's latents have {own.latent_channels}, {own.factor} pixels wide")
     return vae
-
-
-def check_together(opened, controlnets):
-    """Raises CheckpointError where the networks of one model do not fit one another."""
-    context, width = opened.unet.config.context_width, sum(c.config.width for c in opened.text_encoders)
-    if context != width:
-        raise CheckpointError(f"{opened.folder}: the text encoder gives {width} numbers a token, the unet reads {context}: "
-                              "they are parts of different models")
-    unet, channels = opened.unet.config, opened.vae.config.latent_channels
-    if unet.out_channels != channels:
-        raise CheckpointError(f"{opened.folder}: the unet makes latents of {unet.out_channels} channels, the vae has {channels}: "
-                              "they are parts of different models")
-    lengths = {t.length for t in opened.tokenizers()}
-    if len(lengths) > 1:
-        raise CheckpointError(f"{opened.folder}: its text encoders read {' and '.join(map(str, lengths))} tokens: "
-                              "they are parts of different models")
-    pooled = opened.text_encoders[-1].config.pooled
-    if unet.added and (not pooled or (unet.added - pooled) // max(unet.sizes, 1) not in (5, 6) or (unet.added - pooled) % unet.sizes):
-        raise CheckpointError(f"{opened.folder}: the unet reads {unet.added} numbers beside the prompt, {unet.sizes} for each of 5 or 6 "
-                              f"sizes and the pooled text; the text encoder gives {pooled}: they are parts of different models")
-    for c in controlnets:
-        theirs, ours = ((k.context_width, k.channels, [max(d) for d in k.down]) for k in (c.config, unet))
-        if theirs != ours or c.config.added != unet.added:
-            raise CheckpointError(f"{c.place}: a ControlNet for another family: its text, first level and transformers are {theirs}, "
-                                  f"this model's {ours}")
-        if 2**c.config.hints != opened.vae.config.factor:
-            raise CheckpointError(f"{c.place}: its control picture is {2**c.config.hints} times as large as the latent, this model's "
-                                  f"pictures {opened.vae.config.factor} times")

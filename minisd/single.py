@@ -128,6 +128,8 @@ def parts_of(tensors, path, extract_ema=False):
         configs = {n: text_config(View(tensors, places[n]), names is not ldm.clip_names) for n, _, names in family.texts}
         configs["unet"] = unet_config(View(tensors, places["unet"]), family.wide_heads, family.side)
         configs["vae"] = vae_config(View(tensors, places["vae"]), family.scaling)
+        if configs["unet"].in_channels == configs["unet"].out_channels + 3 and not configs["unet"].classes:
+            raise KeyError("label_emb.weight of an upscaler")
     except KeyError as e:
         raise CheckpointError(f"{path}: {e.args[0]} is missing; copy or download it again") from None
     except CheckpointError as e:

@@ -134,6 +134,7 @@ RUNS = {
     "turbo": ("turbo", "txt2img", [], 4, dict(A_CASTLE, num_inference_steps=1, guidance_scale=0.0)),
     "xl turbo": ("xl turbo", "txt2img", [], 4, dict(A_CASTLE, num_inference_steps=2, guidance_scale=0.0)),
     "lcm": ("lcm", "txt2img", [], 4, dict(A_CASTLE, num_inference_steps=4, guidance_scale=8.5)),
+    "lcm from a picture": ("lcm", "img2img", [], 4, dict(A_CASTLE, num_inference_steps=4, guidance_scale=8.5, strength=0.5)),
     "lcm's sampler": ("sd1", "txt2img", [], 4, dict(A_CASTLE, num_inference_steps=4, guidance_scale=1.5, sampler="lcm")),
     "lcm img2img": ("sd1", "img2img", [], 4, dict(A_CASTLE, num_inference_steps=4, sampler="lcm", strength=0.5)),
     "zero snr": ("zero snr", "txt2img", [], 4, dict(A_CASTLE, guidance_rescale=0.7, num_images=2)),

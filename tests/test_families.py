@@ -130,10 +130,9 @@ def test_the_whole_way_or_none_of_it(xl):
 def test_parts_of_different_models(xl_folder, tmp_path):
     folder = copied(xl_folder, tmp_path / "a")
     recipe.write_network(folder / "text_encoder", "text_encoder", dict(cases.MODELS["text_sd1"][1], hidden_size=48, num_attention_heads=3),
-                         Golden("text_xl").about["shapes"] | {})
-    with pytest.raises(CheckpointError, match="the text encoder gives 96 numbers a token, the unet reads 88|belong to no layer"):
-        with pytest.warns(UserWarning):
-            minisd.load(folder)
+                         Golden("text_xl").about["shapes"])
+    with pytest.raises(CheckpointError, match="the text encoder gives 96 numbers a token, the unet reads 88"):
+        minisd.load(folder)
     folder = copied(xl_folder, tmp_path / "b")
     change_json(folder / "text_encoder_2" / "config.json", architectures=["CLIPTextModel"])
     with pytest.raises(CheckpointError, match="no text encoder with a projection"):

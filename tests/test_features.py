@@ -49,7 +49,7 @@ FEATURES = {
                                                    "families:test_xl:handoff", "commands:test_the_refiner_ends_what_the_base_began"],
                                                    REFERENCE),
         ("SD-Turbo and SDXL-Turbo: trailing timesteps, few steps, no guidance", ["families:test_run:turbo, xl turbo"], REFERENCE),
-        ("latent consistency models", ["goldens:test_every_layer:unet_lcm", "families:test_run:lcm",
+        ("latent consistency models", ["goldens:test_every_layer:unet_lcm", "families:test_run:lcm, lcm from a picture",
                                        "families:test_lcm_is_told_the_guidance_and_asked_once"], REFERENCE),
         ("their sampler with any model, as LCM-LoRA wants it", ["families:test_run:lcm's sampler, lcm img2img", "goldens:test_sampler:lcm"],
          REFERENCE),

@@ -16,7 +16,7 @@ ORDER = ["__main__", "cli", "paint", "options", "describe", "repeat", "preview",
          "checkpoint", "kinds", "hub", "canny", "arguments", "image", "tokenizer", "text", "controlnet", "taesd", "vae", "unet",
          "unet_config", "samplers", "schedules", "device", "nn", "shapes", "cuda", "launch", "convolution", "cpu", "ops", "weights",
          "threads", "rng", "config", "files", "errors"]
-CEILINGS = {"samplers": 545, "pipeline": 380, "ops": 300, "cpu": 250, "convolution": 240, "cuda": 230, "single": 230}
+CEILINGS = {"samplers": 545, "pipeline": 380, "ops": 300, "cpu": 250, "convolution": 240, "cuda": 230, "single": 230, "checkpoint": 220}
 CEILING, READING_PATH, PACKAGE_CEILING = 200, 2700, 6700
 PATH = ["tokenizer", "text", "unet", "controlnet", "samplers", "schedules", "vae", "image", "prompt", "conditions", "guidance", "tasks",
         "pipeline", "nn", "ops", "weights", "rng"]
