@@ -150,10 +150,6 @@ class Checkpoint:
         if unet.out_channels != channels:
             raise CheckpointError(f"{self.folder}: the unet makes latents of {unet.out_channels} channels, the vae has {channels}: "
                                   "they are parts of different models")
-        lengths = {t.length for t in self.tokenizers()}
-        if len(lengths) > 1:
-            raise CheckpointError(f"{self.folder}: its text encoders read {' and '.join(map(str, lengths))} tokens: "
-                                  "they are parts of different models")
         pooled = self.text_encoders[-1].config.pooled
         if bool(pooled) != bool(unet.added):
             raise CheckpointError(f"{self.folder}: the text encoder gives a pooled vector of {pooled} numbers, the unet reads {unet.added} "

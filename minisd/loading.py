@@ -64,6 +64,10 @@ def load(model=None, device="cpu", dtype=None, variant=None, low_memory=False, l
                  "ControlNet": ", ".join(c.place.stem for c in controlnets) or None,
                  "VAE": Path(opened.vae.place).stem if vae is not None else None, "Prediction type": prediction_type,
                  "Weights": "EMA" if extract_ema else None}
+    lengths = sorted({reader.tokenizer.length for reader in pipe.readers})
+    if len(lengths) > 1:
+        raise CheckpointError(f"{opened.folder}: its text encoders read {' and '.join(map(str, lengths))} tokens: "
+                              "they are parts of different models")
     for reader, component in zip(pipe.readers, opened.text_encoders):
         rows = component.shapes()["embeddings.token_embedding.weight"][0]
         if reader.tokenizer.size > rows:

@@ -1,6 +1,7 @@
 """Prompts -> token ids (B,M), by CLIP's byte-level BPE.   Radford et al. 2021, section 2.4; Sennrich et al. 2016.
 
 The merging is the tokenizers library's; here is how CLIP sets it up and what a Stable Diffusion folder says."""
+import functools
 import gzip
 from pathlib import Path
 
@@ -118,6 +119,7 @@ class Tokenizer:
         return [i for i, _ in pairs], [start for _, start in pairs]
 
 
+@functools.cache
 def packaged_vocabulary():
     """CLIP's (vocab {token: id}, merges [(left, right)]): 256 bytes, the same ending a word, 48,894 merges, start and end."""
     lines = gzip.decompress((Path(__file__).parent / "clip" / "bpe_simple_vocab_16e6.txt.gz").read_bytes()).decode().split("\n")

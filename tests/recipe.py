@@ -2,6 +2,7 @@
 
 Number k of array `name` is u = 2 * (w >> 40) / 2^24 - 1 with w = splitmix64(fnv1a64(name) + (k + 1) * 0x9E3779B97F4A7C15):
 whole-number arithmetic and one exact scaling, so any language gets the very same bits.   Steele et al. 2014 (splitmix64)."""
+import functools
 import json
 import math
 
@@ -13,6 +14,11 @@ from minisd.tokenizer import packaged_vocabulary
 
 def uniform(name, shape):
     """float32 in [-1,1)"""
+    return drawn(name, tuple(shape)) if math.prod(shape) > 1e6 else drawn.__wrapped__(name, shape)
+
+
+@functools.lru_cache(maxsize=16)                             # vocabularies are drawn again and again
+def drawn(name, shape):
     seed = 0xCBF29CE484222325
     for byte in name.encode():
         seed = (seed ^ byte) * 0x100000001B3 % 2**64
@@ -39,12 +45,17 @@ def standard(name, shape):
     return uniform(name, shape) * np.float32(math.sqrt(3))
 
 
+@functools.cache
+def vocabulary_files():
+    vocab, merges = packaged_vocabulary()
+    return {"vocab.json": json.dumps(vocab), "merges.txt": "#version: 0.2\n" + "\n".join(map(" ".join, merges)) + "\n"}
+
+
 def write_tokenizer(folder, length=77, pad=None):
     """A tokenizer folder as the hub has them; `pad` as SD 2 does it, in special_tokens_map.json alone."""
     folder.mkdir(parents=True, exist_ok=True)
-    vocab, merges = packaged_vocabulary()
-    (folder / "vocab.json").write_text(json.dumps(vocab), encoding="utf-8")
-    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(" ".join(pair) for pair in merges) + "\n", encoding="utf-8")
+    for file, text in vocabulary_files().items():
+        (folder / file).write_text(text, encoding="utf-8")
     special = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
     config = {**special, "pad_token": "<|endoftext|>", "model_max_length": length, "tokenizer_class": "CLIPTokenizer"}
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
