@@ -1,6 +1,6 @@
 """TAESD, a picture codec of 1.2 million numbers in place of the vae's 84 million: quick to decode, less exact.
 
-Pixels (B,8H,8W,3) in [-1,1] <-> latents (B,H,W,4), scaled as the unet has them.   Boer Bohan, https://github.com/madebyollin/taesd"""
+Pixels (B,8H,8W,3) in [-1,1] <-> latents (B,H,W,4), scaled as the unet has them.   Ollin Boer Bohan 2023, https://github.com/madebyollin/taesd"""
 from dataclasses import dataclass
 
 from . import ops
