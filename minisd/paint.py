@@ -6,6 +6,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from . import image, threads
+from .arguments import Settings
 from .canny import canny
 from .errors import InputError
 from .loading import load
@@ -91,7 +92,8 @@ def open_models(a):
             raise InputError(f"{a.refiner}: its latents are not this model's: scale, channels and pixels are {theirs}, here {ours}")
         refiner.check_resume(a.refiner_start, num_inference_steps=a.steps, sampler=a.sampler, sigmas=a.sigmas, eta=a.eta,
                              timestep_spacing=a.spacing)
-        before = {SAID[name]: value for name, value in controls(a, pictures=False).items() if name in SAID and value not in (0, 1, False)}
+        usual, told = Settings(), controls(a, pictures=False)
+        before = {SAID[name]: value for name, value in told.items() if name in SAID and value != getattr(usual, name)}
         refiner.said = {**pipe.said, "Model": pipe.checkpoint.name, "Refiner": refiner.checkpoint.name, **before}
         if "strength" in a.own:
             refiner.said["Denoising strength"] = a.strength

@@ -329,6 +329,21 @@ def test_controlled_pictures_are_made_again(sd1_folder, tmp_path):
             assert np.array_equal(np.asarray(a), np.asarray(b)) and a.info["parameters"] == b.info["parameters"]
 
 
+def test_a_refined_picture_says_what_steered_its_beginning(tmp_path):
+    xl, fine = golden.write_family(tmp_path / "xl", "xl"), golden.write_family(tmp_path / "fine", "refiner")
+    net = golden.write_controlnet(tmp_path, "controlnet_xl")
+    golden.a_picture()[0].save(tmp_path / "in.png")
+    common = ["-m", str(xl), "--refiner", str(fine), "--steps", "5", "--quiet", "-o", str(tmp_path / "a.png")]
+    assert cli.main(["txt2img", "a fox", *common, "--controlnet", str(net), "--control", str(tmp_path / "in.png"), "--guess-mode",
+                     "--control-scale", "0.5", "--size", "64x64"]) == 0
+    with Image.open(tmp_path / "a.png") as picture:
+        assert "Guess mode: True" in picture.info["parameters"] and "ControlNet weight: 0.5" in picture.info["parameters"]
+    assert cli.main(["img2img", str(tmp_path / "in.png"), "a fox", *common, "--strength", "0.7"]) == 0
+    with Image.open(tmp_path / "a.png") as picture:
+        assert "Denoising strength: 0.7" in picture.info["parameters"]
+    assert cli.main(["txt2img", "--from", str(tmp_path / "a.png"), *common]) == 1
+
+
 def test_other_files_than_a_picture_was_made_with(sd1_folder, tmp_path, capsys):
     taesd = recipe.write_network(tmp_path / "taesd", "vae", cases.MODELS["taesd"][1], Golden("taesd").about["shapes"])
     golden.inversion_files(tmp_path)
