@@ -94,6 +94,7 @@ def describe_part(component, option):
 
 
 def describe_lora(path):
+    """A LoRA's file or folder: whose layers it changes, by how many dimensions."""
     layers = lora.layers_of(path)
     text = [down for layer, _, down in layers if "attn2" in layer and layer.endswith(("to_k", "to_v"))]          # they read the prompt
     family = WIDTHS.get(text[0], "a model of its own size") if text else "a model that its layers do not tell"

@@ -135,7 +135,8 @@ def test_interrupted_while_it_writes(tmp_path, monkeypatch):
 def test_ctrl_c(sd1_folder, tmp_path):
     """A real signal to a real process in the middle of a long run."""
     process = subprocess.Popen([sys.executable, "-m", "minisd", "txt2img", "a cat", "-m", str(sd1_folder), "-o",
-                                str(tmp_path / "out.png"), "--steps", "900", "--sampler", "ddim"], stderr=subprocess.PIPE, text=True)
+                                str(tmp_path / "out.png"), "--steps", "900", "--sampler", "ddim"], stderr=subprocess.PIPE, text=True,
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))      # a shell's background jobs ignore it
     seen = ""
     while "s/step" not in seen:                              # the bar's first sign of life
         character = process.stderr.read(1)
