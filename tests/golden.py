@@ -258,7 +258,7 @@ def compare_run(name, golden, folder):
     """The errors of one of cases.RUNS' latent after all steps, and of the pixels that the reference's latent is decoded to; its model
     is written below `folder`."""
     family, task, controls, channels, how = cases.RUNS[name]
-    place = Path(folder) / f"{family} {channels}"
+    place = Path(folder) / f"family {family} {channels}"
     place = place if place.exists() else write_family(place, family, channels)
     pipe = minisd.load(place, controlnet=[write_controlnet(folder, model) for model in controls])
     how = {k: v for k, v in how.items() if k not in ("width", "height") or task == "txt2img"}
@@ -320,7 +320,7 @@ def xl_inversion_file(path):
 def compare_xl(what, golden, folder):
     """The error of an SDXL latent: with a "lora", with a word of its own ("inversion"), or begun by the base and ended by the
     refiner ("handoff")."""
-    how, place = dict(cases.XL_HOW, output="latent"), Path(folder) / "xl 4"
+    how, place = dict(cases.XL_HOW, output="latent"), Path(folder) / "family xl 4"
     place = place if place.exists() else write_family(place, "xl")
     if what == "lora":
         found = minisd.load(place, lora=(xl_lora_file(Path(folder) / "xl.safetensors"), 0.9)).txt2img(**how)

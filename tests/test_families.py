@@ -168,7 +168,7 @@ def test_words_for_another_family(xl_folder, sd1_folder, tmp_path):
 
 
 def test_lcm_is_told_the_guidance_and_asked_once(folders, monkeypatch):
-    place = folders / "lcm 4"
+    place = folders / "family lcm 4"
     pipe = minisd.load(place if place.exists() else golden.write_family(place, "lcm"))
     rows, call = [], pipe.predict_noise
     monkeypatch.setattr(pipe, "predict_noise", lambda x, t, **told: rows.append(len(x)) or call(x, t, **told))
