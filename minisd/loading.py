@@ -81,8 +81,7 @@ def load(model=None, device="cpu", dtype=None, variant=None, low_memory=False, l
 
 def replacement(opened, path):
     """Another vae for the latents of this model.  Raises CheckpointError for one of other latents."""
-    own = opened.vae.config
-    c = opened.unet.config
+    own, c = opened.vae.config, opened.unet.config
     scaling = 0.13025 if c.added else 0.08333 if c.classes else 0.18215
     vae = single.open_vae(path, scaling if isinstance(own, TinyConfig) else own.scaling_factor)
     if (vae.config.factor, vae.config.latent_channels) != (own.factor, own.latent_channels):
