@@ -4,13 +4,13 @@ from pathlib import Path
 
 import numpy as np
 
-from . import hub, inversion, single
-from .arguments import file_list, listed
-from .device import open_device
+from .backend.device import open_device
+from .checkpoint import hub, inversion, single
+from .checkpoint.lora import add as add_lora
 from .errors import CheckpointError, InputError
-from .lora import add as add_lora
+from .networks.taesd import TinyConfig
 from .pipeline import Pipeline
-from .taesd import TinyConfig
+from .settings import file_list, listed
 
 
 def load(model=None, device="cpu", dtype=None, variant=None, low_memory=False, lora=(),

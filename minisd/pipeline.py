@@ -7,12 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from . import conditions, guidance, metadata, ops, rng, samplers, taesd, tasks, threads, tiles, unet, vae
-from . import image as pictures
-from .arguments import Settings, check_guidance, check_reading, generators, pair_prompts
-from .controls import Controls, added
-from .device import CPU
+from . import conditioning as conditions
+from . import tasks
+from .backend import ops, threads
+from .backend.device import CPU
+from .controlnets import Controls, added
+from .diffusion import guidance, rng, samplers
 from .errors import InputError, NumericalError
+from .image import metadata, tiles
+from .image import pixels as pictures
+from .networks import taesd, unet, vae
+from .settings import Settings, check_guidance, check_reading, generators, pair_prompts
 
 
 @dataclass(frozen=True)

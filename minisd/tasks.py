@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from .arguments import is_number
-from .config import whole
+from .diffusion.samplers import LCM, sampler
 from .errors import CheckpointError, InputError
-from .samplers import LCM, sampler
+from .networks.config import whole
+from .settings import is_number
 
 
 @dataclass(frozen=True)

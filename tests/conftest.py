@@ -1,7 +1,7 @@
 from contextlib import nullcontext
 
-import cases
-import golden
+import golden_cases
+import golden_checks
 import pytest
 
 
@@ -13,7 +13,7 @@ def pytest_addoption(parser):
 @pytest.fixture(scope="session", autouse=True)
 def definitions(request):
     """With --definitions, everything but the tests of the fast versions themselves runs without them."""
-    from minisd import ops
+    from minisd.backend import ops
     with ops.definitions_only() if request.config.getoption("--definitions") else nullcontext():
         yield
 
@@ -21,7 +21,7 @@ def definitions(request):
 @pytest.fixture
 def fast_versions():
     """The fast versions, even with --definitions."""
-    from minisd import ops
+    from minisd.backend import ops
     held, ops._slow = ops._slow, set()
     yield
     ops._slow = held
@@ -30,7 +30,7 @@ def fast_versions():
 @pytest.fixture(scope="session")
 def sd1_folder(tmp_path_factory):
     """A small SD 1.x model in the diffusers layout, weights drawn by name."""
-    return golden.write_pipeline(tmp_path_factory.mktemp("models") / "sd1", "sd1")
+    return golden_checks.write_pipeline(tmp_path_factory.mktemp("models") / "sd1", "sd1")
 
 
 @pytest.fixture(scope="session")
@@ -46,6 +46,6 @@ def sd1_copy(sd1_folder, tmp_path):
     return shutil.copytree(sd1_folder, tmp_path / "copy")
 
 
-@pytest.fixture(scope="session", params=list(cases.MODELS))
+@pytest.fixture(scope="session", params=list(golden_cases.MODELS))
 def model(request):
     return request.param

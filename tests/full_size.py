@@ -18,19 +18,21 @@ import tempfile
 import time
 from pathlib import Path
 
+import drawn_models
 import numpy as np
-import published
-import recipe
+import published_configs
 
 BOUND = 2e-4                                                 # of the largest value
 SCHEDULE = dict(num_train_timesteps=1000, beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1,
                 clip_sample=False, set_alpha_to_one=False, skip_prk_steps=True)
 MODELS = {
-    "sd15": dict(unet=published.SD1, scheduler=("PNDMScheduler", {}), texts=[published.CLIP_L], pads=[None], vae={}, picture=512),
-    "sd21": dict(unet=dict(published.SD2, sample_size=96), scheduler=("DDIMScheduler", {"prediction_type": "v_prediction"}),
-                 texts=[published.CLIP_H], pads=["!"], vae={}, picture=None),
-    "sdxl": dict(unet=published.XL, scheduler=("EulerDiscreteScheduler", {"timestep_spacing": "leading"}),
-                 texts=[published.CLIP_L, published.CLIP_G], pads=[None, "!"], vae=dict(scaling_factor=0.13025), picture=256),
+    "sd15": dict(unet=published_configs.SD1, scheduler=("PNDMScheduler", {}), texts=[published_configs.CLIP_L], pads=[None], vae={},
+                 picture=512),
+    "sd21": dict(unet=dict(published_configs.SD2, sample_size=96), scheduler=("DDIMScheduler", {"prediction_type": "v_prediction"}),
+                 texts=[published_configs.CLIP_H], pads=["!"], vae={}, picture=None),
+    "sdxl": dict(unet=published_configs.XL, scheduler=("EulerDiscreteScheduler", {"timestep_spacing": "leading"}),
+                 texts=[published_configs.CLIP_L, published_configs.CLIP_G], pads=[None, "!"], vae=dict(scaling_factor=0.13025),
+                 picture=256),
 }
 TITLES = {"sd15": "Stable Diffusion 1.5", "sd21": "Stable Diffusion 2.1 (768, v-prediction)", "sdxl": "Stable Diffusion XL"}
 DOC = Path(__file__).parent.parent / "docs" / "architecture.md"
@@ -46,9 +48,9 @@ PROMPT, STEPS, SEED = "a photo of an astronaut riding a horse", 2, 42
 def inputs(name):
     """The unet's latent, context and what else it is told, and a latent to decode."""
     side, width = (32 if name == "sdxl" else 64), MODELS[name]["unet"]["cross_attention_dim"]
-    told = dict(text_embeds=recipe.standard("full.pooled", (2, 1280)), time_ids=np.float32([[1024, 768, 0, 12, 512, 640]] * 2))
-    return (recipe.standard("full.sample", (2, 4, side, side)), recipe.standard("full.context", (2, 77, width)),
-            told if name == "sdxl" else {}, recipe.standard("full.latent", (1, 4, 32, 32)))
+    told = dict(text_embeds=drawn_models.standard("full.pooled", (2, 1280)), time_ids=np.float32([[1024, 768, 0, 12, 512, 640]] * 2))
+    return (drawn_models.standard("full.sample", (2, 4, side, side)), drawn_models.standard("full.context", (2, 77, width)),
+            told if name == "sdxl" else {}, drawn_models.standard("full.latent", (1, 4, 32, 32)))
 
 
 def peak():
@@ -77,9 +79,9 @@ def write_model(folder, name):
     torch.manual_seed(0)
     kind, more = model["scheduler"]
     parts = dict(unet=diffusers.UNet2DConditionModel(**model["unet"]).half(), scheduler=getattr(diffusers, kind).from_config(
-        {**SCHEDULE, **more}), vae=diffusers.AutoencoderKL(**published.REAL_VAE | model["vae"]).half())
+        {**SCHEDULE, **more}), vae=diffusers.AutoencoderKL(**published_configs.REAL_VAE | model["vae"]).half())
     for mark, config, pad in zip(("", "_2"), model["texts"], model["pads"]):
-        recipe.write_tokenizer(folder / f"tokenizer{mark}", pad=pad)
+        drawn_models.write_tokenizer(folder / f"tokenizer{mark}", pad=pad)
         encoder = transformers.CLIPTextModelWithProjection if mark else transformers.CLIPTextModel
         parts[f"text_encoder{mark}"] = encoder(transformers.CLIPTextConfig(**config)).half()
         parts[f"tokenizer{mark}"] = transformers.CLIPTokenizer.from_pretrained(folder / f"tokenizer{mark}")
@@ -120,7 +122,7 @@ def reference(folder, name):
 def engine(folder, name, part):
     """Prints minisd's error against folder/name.npz, its seconds and its peak of memory, as JSON."""
     import minisd
-    from minisd import unet, vae
+    from minisd.networks import unet, vae
     expected, pipe = np.load(folder / f"{name}.npz")[part], minisd.load(folder / name)
     x, context, told, latent = inputs(name)
     start = time.perf_counter()

@@ -11,9 +11,9 @@ def devkit():
 
 def variants(cupy, multiprocessors, stages):
     """{(files, defines)} that the layers of SD 1.5 and 2.1, unet and decoder, ask to be launched; nothing is."""
-    import sizes
+    import layer_sizes
 
-    from minisd import cuda, ops
+    from minisd.backend import cuda, ops
     asked, launch, device = set(), cuda.launch, cuda.device
 
     def note(name, files, grid, block, args, shared=0, **defines):
@@ -24,12 +24,13 @@ def variants(cupy, multiprocessors, stages):
 
     cuda.launch, cuda.device = note, lambda: (80 if stages > 2 else 75, multiprocessors, 227 << 10)
     try:
-        for B, N, M, heads, d in [*sizes.ATTENTIONS, *sizes.OTHER_ATTENTIONS]:
+        for B, N, M, heads, d in [*layer_sizes.ATTENTIONS, *layer_sizes.OTHER_ATTENTIONS]:
             q, k = like(B, N, heads * d), like(B, M, heads * d)
             cuda.attention(q, k, k, heads)
-        for B, H, W, C, O in [*sizes.CONVOLUTIONS, (2, 64, 64, 4, 320), (2, 64, 64, 320, 4), (1, 512, 512, 128, 3), (1, 64, 64, 4, 512)]:
+        for B, H, W, C, O in [*layer_sizes.CONVOLUTIONS, (2, 64, 64, 4, 320), (2, 64, 64, 320, 4), (1, 512, 512, 128, 3),
+                              (1, 64, 64, 4, 512)]:
             cuda.conv2d(like(B, H, W, C), like(3, 3, C, O), like(O), pad=(1, 1))
-        for rows, K, O, geglu in sizes.LINEARS:
+        for rows, K, O, geglu in layer_sizes.LINEARS:
             x = like(rows, K)
             cuda.linear_geglu(x, like(O, K), like(O)) if geglu else cuda.linear(x, like(O, K), like(O))
             cuda.linear(x, like(K, O).T, like(O))

@@ -9,14 +9,14 @@ import sys
 import tempfile
 from pathlib import Path
 
-import cases
 import cv2
 import diffusers
-import golden
-import ldm
+import drawn_models
+import golden_cases
+import golden_checks
+import ldm_files
 import numpy as np
-import published
-import recipe
+import published_configs
 import torch
 import transformers
 from diffusers import (
@@ -39,7 +39,7 @@ from safetensors.numpy import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 import minisd
-from minisd.hub import SHIPPED
+from minisd.checkpoint.hub import SHIPPED
 
 VERSIONS = {"torch": torch.__version__, "diffusers": diffusers.__version__, "transformers": transformers.__version__,
             "numpy": np.__version__}
@@ -48,7 +48,7 @@ SCHEDULERS = {"ddpm": "DDPMScheduler", "ddim": "DDIMScheduler", "pndm": "PNDMSch
               "dpm2": "KDPM2DiscreteScheduler", "dpm2_a": "KDPM2AncestralDiscreteScheduler",
               "dpmpp_2m": "DPMSolverMultistepScheduler", "dpmpp_2m_sde": "DPMSolverMultistepScheduler",
               "unipc": "UniPCMultistepScheduler", "lcm": "LCMScheduler"}
-DRIFT = golden.BOUND                                        # torch on another processor rounds differently
+DRIFT = golden_checks.BOUND                                        # torch on another processor rounds differently
 
 
 def quiet():
@@ -78,13 +78,13 @@ def build(component, config):
     model = network_of(component, config)
     state = model.state_dict()
     names = {n: n.removeprefix("text_model.") for n in state}                # which CLIPTextModelWithProjection has, CLIPTextModel not
-    model.load_state_dict({n: torch.from_numpy(recipe.weight(names[n], tuple(w.shape))) for n, w in state.items()})
+    model.load_state_dict({n: torch.from_numpy(drawn_models.weight(names[n], tuple(w.shape))) for n, w in state.items()})
     return model.eval(), {names[n]: list(w.shape) for n, w in state.items()}
 
 
 def clip_tokenizer(length=77, pad=None):
     with tempfile.TemporaryDirectory() as place:
-        recipe.write_tokenizer(Path(place), length, pad)
+        drawn_models.write_tokenizer(Path(place), length, pad)
         return CLIPTokenizer.from_pretrained(place)
 
 
@@ -109,7 +109,7 @@ def traced(model, run):
             if isinstance(out, torch.Tensor):
                 seen.pop(name, None)
                 channels_first = isinstance(module, torch.nn.GroupNorm) and out.ndim == 3      # inside the vae's attention
-                seen[name] = golden.channels_last((out.transpose(1, 2) if channels_first else out).numpy())
+                seen[name] = golden_checks.channels_last((out.transpose(1, 2) if channels_first else out).numpy())
         return keep
 
     for name, module in model.named_modules():
@@ -122,11 +122,11 @@ def traced(model, run):
 
 
 def make_model(folder, name):
-    component, config = cases.MODELS[name]
+    component, config = golden_cases.MODELS[name]
     model, shapes = build(component, config)
     with_weights = {n.removeprefix("text_model.") for n, m in model.named_modules() if list(m.parameters(recurse=False))}
     arrays, taps, leaves = {}, {}, {}
-    for case, given in golden.model_inputs(name).items():
+    for case, given in golden_checks.model_inputs(name).items():
         if component == "text_encoder":
             y, seen = traced(model, lambda: model(torch.from_numpy(given)).last_hidden_state)     # noqa: B023
         elif component == "text_encoder_2":
@@ -143,7 +143,7 @@ def make_model(folder, name):
         else:
             y, seen = traced(model, lambda: model.decode(torch.from_numpy(given)).sample)         # noqa: B023
         arrays[f"{case}.output"] = y.numpy()
-        arrays[f"{case}.taps"] = np.array([golden.fingerprint(x) for x in seen.values()])
+        arrays[f"{case}.taps"] = np.array([golden_checks.fingerprint(x) for x in seen.values()])
         taps[case], leaves[case] = list(seen), sorted(with_weights & set(seen))
     save(folder, name, arrays, config=config, shapes=shapes, taps=taps, leaves=leaves)
 
@@ -168,10 +168,10 @@ def reference_sampler(name, config, steps, how):
     random = torch.Generator().manual_seed(7)
     extra = {"generator": random} if "generator" in inspect.signature(s.step).parameters else {}
     extra.update({"eta": how["eta"]} if "eta" in how else {})
-    x = torch.randn(cases.SAMPLE_SHAPE, generator=random) * s.init_noise_sigma
+    x = torch.randn(golden_cases.SAMPLE_SHAPE, generator=random) * s.init_noise_sigma
     path = [x.numpy()]
     for t in s.timesteps:
-        out = golden.noise_predictor(torch, s.scale_model_input(x, t), np.float64(t))
+        out = golden_checks.noise_predictor(torch, s.scale_model_input(x, t), np.float64(t))
         x = s.step(out, t, x, **extra).prev_sample
         path.append(x.numpy())
     return s.timesteps.numpy().astype(np.float64), np.array(path)
@@ -179,7 +179,7 @@ def reference_sampler(name, config, steps, how):
 
 def make_samplers(folder):
     arrays = {}
-    for case, (name, config, steps, how) in cases.sampler_cases().items():
+    for case, (name, config, steps, how) in golden_cases.sampler_cases().items():
         timesteps, path = reference_sampler(name, config, steps, how)
         flat = path.reshape(len(path), -1)
         arrays[f"{case}.timesteps"], arrays[f"{case}.final"] = timesteps, path[-1]
@@ -189,7 +189,7 @@ def make_samplers(folder):
 
 def make_noise(folder):
     arrays = {}
-    for k, (seed, shapes) in enumerate(cases.NOISE):
+    for k, (seed, shapes) in enumerate(golden_cases.NOISE):
         random = torch.Generator().manual_seed(seed)
         arrays.update({f"{k}.{j}": torch.randn(shape, generator=random).numpy() for j, shape in enumerate(shapes)})
     save(folder, "noise", arrays)
@@ -198,15 +198,16 @@ def make_noise(folder):
 def make_tokens(folder):
     arrays = {}
     for label, pad in (("plain", None), ("sd2", "!")):
-        rows = clip_tokenizer(pad=pad)(cases.PROMPTS, padding="max_length", max_length=77, truncation=True, return_tensors="np").input_ids
+        rows = clip_tokenizer(pad=pad)(golden_cases.PROMPTS, padding="max_length", max_length=77, truncation=True,
+                                       return_tensors="np").input_ids
         arrays[label] = rows.astype(np.int32)
     save(folder, "tokens", arrays)
 
 
 def make_pipelines(folder):
     arrays = {}
-    for name, (models, scheduler, pad, how) in cases.PIPELINES.items():
-        networks = {cases.MODELS[m][0]: build(*cases.MODELS[m])[0] for m in models}
+    for name, (models, scheduler, pad, how) in golden_cases.PIPELINES.items():
+        networks = {golden_cases.MODELS[m][0]: build(*golden_cases.MODELS[m])[0] for m in models}
         method = getattr(diffusers, SCHEDULERS[how["sampler"]] if "sampler" in how else scheduler["_class_name"])
         pipe = pipeline_of(networks, pad, method.from_config(scheduler))
         call = {k: v for k, v in how.items() if k not in ("seed", "sampler", "num_images")}
@@ -218,23 +219,23 @@ def make_pipelines(folder):
         arrays[f"{name}.latent"] = run("latent").numpy()
         arrays[f"{name}.pixels"] = np.array([np.asarray(picture) for picture in run("pil")])
         random = torch.Generator().manual_seed(how["seed"])
-        pixels = torch.from_numpy(golden.model_inputs("vae")["encode wide"])
+        pixels = torch.from_numpy(golden_checks.model_inputs("vae")["encode wide"])
         arrays[f"{name}.encoded"] = (pipe.vae.encode(pixels).latent_dist.sample(random) * pipe.vae.config.scaling_factor).numpy()
     save(folder, "pipelines", arrays)
 
 
 def make_tasks(folder):
     arrays = {}
-    for name, (pipeline, task, channels, how) in cases.TASKS.items():
-        models, scheduler, pad, _ = cases.PIPELINES[pipeline]
-        networks = {cases.MODELS[m][0]: build(cases.MODELS[m][0], dict(cases.MODELS[m][1], **(
-            dict(in_channels=channels) if cases.MODELS[m][0] == "unet" else {})))[0] for m in models}
+    for name, (pipeline, task, channels, how) in golden_cases.TASKS.items():
+        models, scheduler, pad, _ = golden_cases.PIPELINES[pipeline]
+        networks = {golden_cases.MODELS[m][0]: build(golden_cases.MODELS[m][0], dict(golden_cases.MODELS[m][1], **(
+            dict(in_channels=channels) if golden_cases.MODELS[m][0] == "unet" else {})))[0] for m in models}
         kind = {"img2img": StableDiffusionImg2ImgPipeline, "inpaint": StableDiffusionInpaintPipeline,
                 "instruct_pix2pix": StableDiffusionInstructPix2PixPipeline}[task]
         method = getattr(diffusers, SCHEDULERS[how["sampler"]] if "sampler" in how else scheduler["_class_name"])
         more = dict(algorithm_type="sde-dpmsolver++") if how.get("sampler") == "dpmpp_2m_sde" else {}
         pipe = pipeline_of(networks, pad, method.from_config(scheduler, **more), kind)
-        picture, mask = golden.a_picture()
+        picture, mask = golden_checks.a_picture()
         size = how["width"], how["height"]
         call = {k: v for k, v in how.items() if k not in ("seed", "sampler", "num_images", "width", "height")}
         if task == "inpaint":
@@ -248,12 +249,12 @@ def make_tasks(folder):
 
 
 def make_families(folder):
-    """Latents and pixels of cases.RUNS, by the reference's own pipelines."""
+    """Latents and pixels of golden_cases.RUNS, by the reference's own pipelines."""
     arrays = {}
-    for name, (family, task, controls, channels, how) in cases.RUNS.items():
+    for name, (family, task, controls, channels, how) in golden_cases.RUNS.items():
         pipe = family_pipeline(family, task, controls, channels, how.get("sampler"))
         call = {k: v for k, v in how.items() if k not in ("seed", "sampler", "num_images", "width", "height")}
-        call.update(golden.given_to(task, len(controls)))
+        call.update(golden_checks.given_to(task, len(controls)))
         if "control_image" in call:
             images = call.pop("control_image")
             call["image" if task == "txt2img" else "control_image"] = images if len(controls) > 1 else images[0]
@@ -266,29 +267,30 @@ def make_families(folder):
         for kind in ("latent", "np"):
             found = pipe(**call, generator=torch.Generator().manual_seed(how["seed"]), num_images_per_prompt=how.get("num_images", 1),
                          output_type=kind).images
-            arrays[f"{name}.{'latent' if kind == 'latent' else 'pixels'}"] = np.asarray(found) if kind == "latent" else found[golden.CORNER]
+            arrays[f"{name}.{'latent' if kind == 'latent' else 'pixels'}"] = (
+                np.asarray(found) if kind == "latent" else found[golden_checks.CORNER])
     arrays.update(xl_latents())
-    for k, picture in enumerate(golden.edgy_pictures()):
-        arrays.update({f"canny {k} {low} {high}": cv2.Canny(picture, low, high) for low, high in golden.CANNY})
+    for k, picture in enumerate(golden_checks.edgy_pictures()):
+        arrays.update({f"canny {k} {low} {high}": cv2.Canny(picture, low, high) for low, high in golden_checks.CANNY})
     save(folder, "families", arrays)
 
 
 def xl_latents():
     """SDXL's latents with a LoRA, with a word of its own, and handed from the base to the refiner."""
-    how = {k: v for k, v in cases.XL_HOW.items() if k not in ("seed", "sampler")}
+    how = {k: v for k, v in golden_cases.XL_HOW.items() if k not in ("seed", "sampler")}
 
     def run(pipe, **more):
-        return pipe(**{**how, **more}, generator=torch.Generator().manual_seed(cases.XL_HOW["seed"]), output_type="latent").images
+        return pipe(**{**how, **more}, generator=torch.Generator().manual_seed(golden_cases.XL_HOW["seed"]), output_type="latent").images
 
     found, pipe = {}, family_pipeline("xl", "txt2img", [], 4, "ddim")
     found["xl handoff.latent"] = run(family_pipeline("refiner", "img2img", [], 4, "ddim"), width=None, height=None,
                                      image=run(pipe, denoising_end=0.6), denoising_start=0.6).numpy()
     with tempfile.TemporaryDirectory() as place:
-        pipe.load_lora_weights(golden.xl_lora_file(Path(place) / "lora.safetensors"), adapter_name="it")
+        pipe.load_lora_weights(golden_checks.xl_lora_file(Path(place) / "lora.safetensors"), adapter_name="it")
         pipe.set_adapters(["it"], [0.9])
         found["xl lora.latent"] = run(pipe).numpy()
         pipe = family_pipeline("xl", "txt2img", [], 4, "ddim")
-        vectors = load_file(golden.xl_inversion_file(Path(place) / "word.safetensors"))
+        vectors = load_file(golden_checks.xl_inversion_file(Path(place) / "word.safetensors"))
     for part, name in (("", "clip_l"), ("_2", "clip_g")):
         encoder, tokenizer = getattr(pipe, f"text_encoder{part}"), getattr(pipe, f"tokenizer{part}")
         encoder.config.eos_token_id = encoder.eos_token_id = 49407            # by 2, it takes the word's vector for the end's
@@ -301,14 +303,14 @@ def xl_latents():
 
 def family_pipeline(family, task, controls, channels, sampler):
     """One of the reference's pipelines, of drawn weights."""
-    kind, models, scheduler, index = cases.FAMILIES[family]
+    kind, models, scheduler, index = golden_cases.FAMILIES[family]
     networks = {}
     for m in models:
-        part, config, _ = cases.network(m)
+        part, config, _ = golden_cases.network(m)
         networks[part] = build(part, dict(config, in_channels=channels) if part == "unet" else config)[0]
     suffix = {"txt2img": "", "img2img": "Img2Img", "inpaint": "Inpaint", "instruct_pix2pix": "InstructPix2Pix"}.get(task, "")
     if controls:
-        kind, found = f"{kind}ControlNet", [build(*cases.MODELS[m])[0] for m in controls]
+        kind, found = f"{kind}ControlNet", [build(*golden_cases.MODELS[m])[0] for m in controls]
         networks["controlnet"] = found if len(found) > 1 else found[0]
     kind = getattr(diffusers, f"{kind}{suffix}Pipeline")
     method = getattr(diffusers, SCHEDULERS[sampler] if sampler else scheduler["_class_name"])
@@ -333,22 +335,22 @@ def assembled(kind, networks, pad, index):
 
 def inversion_latents():
     """diffusers' latents with a word of one vector and one of three."""
-    models, scheduler, pad, _ = cases.PIPELINES["sd1"]
-    networks = {cases.MODELS[m][0]: build(*cases.MODELS[m])[0] for m in models}
+    models, scheduler, pad, _ = golden_cases.PIPELINES["sd1"]
+    networks = {golden_cases.MODELS[m][0]: build(*golden_cases.MODELS[m])[0] for m in models}
     pipe = pipeline_of(networks, pad, diffusers.DDIMScheduler.from_config(scheduler))
     with tempfile.TemporaryDirectory() as place:
-        for file, word in golden.inversion_files(Path(place)):
+        for file, word in golden_checks.inversion_files(Path(place)):
             pipe.load_textual_inversion(str(file), token=word)
-    how = {k: v for k, v in dict(golden.LORA_HOW, prompt=golden.INVERTED).items() if k not in ("seed", "sampler")}
+    how = {k: v for k, v in dict(golden_checks.LORA_HOW, prompt=golden_checks.INVERTED).items() if k not in ("seed", "sampler")}
     return {"inversion.latent": pipe(**how, generator=torch.Generator().manual_seed(3), output_type="latent").images.numpy()}
 
 
 def converted(family, channels):
     """Networks of a file with LDM names, as the reference's own converter makes them."""
     second = family != "SD 1"
-    unet_sizes, vae_sizes, _ = ldm.SMALL[family]
-    u, v = {**ldm.UNET, **unet_sizes}, {**ldm.VAE, **vae_sizes}
-    state = {k: torch.from_numpy(np.asarray(a)) for k, a in ldm.arrays(family, in_channels=channels).items()}
+    unet_sizes, vae_sizes, _ = ldm_files.SMALL[family]
+    u, v = {**ldm_files.UNET, **unet_sizes}, {**ldm_files.VAE, **vae_sizes}
+    state = {k: torch.from_numpy(np.asarray(a)) for k, a in ldm_files.arrays(family, in_channels=channels).items()}
     attends = [bool(d) for d in u["attention"]]
     config = dict(block_out_channels=list(u["channels"]), cross_attention_dim=u["context"], use_linear_projection=second, sample_size=8,
                   attention_head_dim=[1] * len(attends) if second and family != "upscaler" else 8, norm_num_groups=32, layers_per_block=2,
@@ -375,8 +377,8 @@ def converted(family, channels):
     networks["unet"].load_state_dict(unet_state)
     networks["vae"].load_state_dict(convert_ldm_vae_checkpoint(dict(state), networks["vae"].config))
     for part, (prefix, names) in zip(("text_encoder_2",) if family == "refiner" else ("text_encoder", "text_encoder_2"),
-                                     ldm.FAMILIES[family][0]):
-        open_clip, projected = names is ldm.open_clip, part == "text_encoder_2"
+                                     ldm_files.FAMILIES[family][0]):
+        open_clip, projected = names is ldm_files.open_clip, part == "text_encoder_2"
         kind = CLIPTextModelWithProjection if projected else CLIPTextModel
         text = kind(CLIPTextConfig(hidden_size=64, intermediate_size=256, num_hidden_layers=3, num_attention_heads=1, projection_dim=64,
                                    vocab_size=49408, eos_token_id=2, hidden_act="gelu" if open_clip else "quick_gelu",
@@ -395,18 +397,18 @@ def converted(family, channels):
 def single_latents():
     """Latents and pixels of models that the reference converted from LDM names."""
     found = {}
-    for name, (family, channels, task) in golden.SINGLES.items():
+    for name, (family, channels, task) in golden_checks.SINGLES.items():
         networks = converted(family, channels)
         base = "StableDiffusionXL" if family in ("XL", "refiner") else "StableDiffusion"
         suffix = {"txt2img": "", "img2img": "Img2Img", "inpaint": "Inpaint", "instruct_pix2pix": "InstructPix2Pix", "upscale": "Upscale"}
         upscales = dict(beta_start=0.0001, beta_end=0.02, prediction_type="v_prediction") if family == "upscaler" else {}
-        networks["scheduler"] = diffusers.DDIMScheduler.from_config(dict(cases.SCHEDULE, **upscales))
+        networks["scheduler"] = diffusers.DDIMScheduler.from_config(dict(golden_cases.SCHEDULE, **upscales))
         pipe = assembled(getattr(diffusers, f"{base}{suffix[task]}Pipeline"), networks, "!" if family in ("SD 2", "upscaler") else None,
                          dict(force_zeros_for_empty_prompt=family == "XL", requires_aesthetics_score=True))
-        how = {k: v for k, v in golden.LORA_HOW.items() if k not in ("seed", "sampler")}
+        how = {k: v for k, v in golden_checks.LORA_HOW.items() if k not in ("seed", "sampler")}
         if task not in ("txt2img",):
             how = {k: v for k, v in how.items() if k not in ("width", "height")}
-        given = golden.given_to(task, 0)
+        given = golden_checks.given_to(task, 0)
         if task == "inpaint":
             given.update(width=72, height=56)
         if task == "img2img":
@@ -417,20 +419,20 @@ def single_latents():
         def run(kind):
             return pipe(**how, **given, generator=torch.Generator().manual_seed(3), output_type=kind).images      # noqa: B023
 
-        found[f"single {name}.latent"], found[f"single {name}.pixels"] = np.asarray(run("latent")), run("np")[golden.CORNER]
+        found[f"single {name}.latent"], found[f"single {name}.pixels"] = np.asarray(run("latent")), run("np")[golden_checks.CORNER]
     return found
 
 
 def make_keys(folder):
     """{checkpoint: {component: {name: shape}}} of real sizes, by the reference on its meta device.  Files with LDM names, as
-    tests/published.py lists their keys, must be all of it after the reference's own converter."""
+    tests/published_configs.py lists their keys, must be all of it after the reference's own converter."""
     found = {}
-    for checkpoint, parts in published.MODELS.items():
+    for checkpoint, parts in published_configs.MODELS.items():
         with torch.device("meta"):
             networks = {part: network_of(part, config) for part, config in parts.items()}
         found[checkpoint] = {part: shapes_of(network.state_dict()) for part, network in networks.items()}
-        if checkpoint in published.FILES:
-            state = {k: torch.empty(s, device="meta") for k, s in published.file_keys(checkpoint).items()}
+        if checkpoint in published_configs.FILES:
+            state = {k: torch.empty(s, device="meta") for k, s in published_configs.file_keys(checkpoint).items()}
             label = state.pop("model.diffusion_model.label_emb.weight", None)
             unet = convert_ldm_unet_checkpoint(dict(state), networks["unet"].config)
             if label is not None:                            # a name that the converter does not know
@@ -439,7 +441,7 @@ def make_keys(folder):
             if "vae" in networks:
                 assert shapes_of(convert_ldm_vae_checkpoint(dict(state), networks["vae"].config)) == found[checkpoint]["vae"], checkpoint
         elif "controlnet" in networks:
-            state = {f"control_model.{k}": torch.empty(s, device="meta") for k, s in published.control_keys(checkpoint).items()}
+            state = {f"control_model.{k}": torch.empty(s, device="meta") for k, s in published_configs.control_keys(checkpoint).items()}
             made = shapes_of(convert_controlnet_checkpoint(state, networks["controlnet"].config))
             expected = found[checkpoint]["controlnet"]       # whose add_embedding the converter does not know
             assert made == {n: s for n, s in expected.items() if not n.startswith("add_embedding.")}, checkpoint
@@ -453,16 +455,16 @@ def shapes_of(state):
 
 def lora_latents():
     """diffusers' latents with each LoRA file loaded."""
-    models, scheduler, pad, _ = cases.PIPELINES["sd1"]
+    models, scheduler, pad, _ = golden_cases.PIPELINES["sd1"]
     found = {}
-    for name in cases.LORAS:
-        networks = {cases.MODELS[m][0]: build(*cases.MODELS[m])[0] for m in models}
+    for name in golden_cases.LORAS:
+        networks = {golden_cases.MODELS[m][0]: build(*golden_cases.MODELS[m])[0] for m in models}
         pipe = pipeline_of(networks, pad, diffusers.DDIMScheduler.from_config(scheduler))
         with tempfile.TemporaryDirectory() as place:
-            pipe.load_lora_weights(golden.lora_file(name, Path(place) / "lora.safetensors"), adapter_name="it")
-        pipe.set_adapters(["it"], [cases.LORAS[name][-1]])
-        how = {k: v for k, v in golden.LORA_HOW.items() if k not in ("seed", "sampler")}
-        found[f"lora {name}.latent"] = pipe(**how, generator=torch.Generator().manual_seed(golden.LORA_HOW["seed"]),
+            pipe.load_lora_weights(golden_checks.lora_file(name, Path(place) / "lora.safetensors"), adapter_name="it")
+        pipe.set_adapters(["it"], [golden_cases.LORAS[name][-1]])
+        how = {k: v for k, v in golden_checks.LORA_HOW.items() if k not in ("seed", "sampler")}
+        found[f"lora {name}.latent"] = pipe(**how, generator=torch.Generator().manual_seed(golden_checks.LORA_HOW["seed"]),
                                             output_type="latent").images.numpy()
     return found
 
@@ -472,13 +474,13 @@ def make_shipped(folder):
     pipe = StableDiffusionPipeline.from_pretrained(SHIPPED).to(torch.float32)
     pipe.set_progress_bar_config(disable=True)
     pictures = [np.asarray(pipe(prompt, num_inference_steps=20, guidance_scale=7.5, height=64, width=64,
-                                generator=torch.Generator().manual_seed(seed)).images[0]) for prompt, seed in cases.SHIPPED]
+                                generator=torch.Generator().manual_seed(seed)).images[0]) for prompt, seed in golden_cases.SHIPPED]
     save(folder, "shipped", {"pixels": np.array(pictures)})
 
 
 def make(folder):
     Path(folder).mkdir(parents=True, exist_ok=True)
-    for name in cases.MODELS:
+    for name in golden_cases.MODELS:
         make_model(folder, name)
     make_samplers(folder)
     make_noise(folder)
@@ -492,10 +494,10 @@ def make(folder):
 
 def drift(name, folder):
     """The largest difference between a stored golden and one made now, relative to each array's largest value."""
-    stored, now = golden.Golden(name), golden.Golden(name, folder)
+    stored, now = golden_checks.Golden(name), golden_checks.Golden(name, folder)
     if set(stored) != set(now) or any(stored.about[k] != now.about[k] for k in stored.about if k != "versions"):
         return np.inf
-    return max(golden.relative(now[k], stored[k]) for k in stored)
+    return max(golden_checks.relative(now[k], stored[k]) for k in stored)
 
 
 def check():
@@ -503,60 +505,60 @@ def check():
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         make(folder)
-        for name in cases.MODELS:
-            errors = [(e, f"{layer} ({case})") for case, found in golden.compare_model(name, folder).items() for layer, e in found]
+        for name in golden_cases.MODELS:
+            errors = [(e, f"{layer} ({case})") for case, found in golden_checks.compare_model(name, folder).items() for layer, e in found]
             outputs = max(e for e, layer in errors if layer.startswith("output"))
             worst, where = max(errors)
-            rows.append((name, len(errors), outputs, f"{worst:.1e} {where}", worst <= golden.LAYER_BOUND
-                         and outputs <= golden.BOUND, drift(name, folder)))
-        fresh = golden.Golden("samplers", folder)
-        found = [(golden.compare_sampler(case, fresh), case) for case in cases.sampler_cases()]
+            rows.append((name, len(errors), outputs, f"{worst:.1e} {where}", worst <= golden_checks.LAYER_BOUND
+                         and outputs <= golden_checks.BOUND, drift(name, folder)))
+        fresh = golden_checks.Golden("samplers", folder)
+        found = [(golden_checks.compare_sampler(case, fresh), case) for case in golden_cases.sampler_cases()]
         rows.append(("samplers", len(found), max(found)[0], f"{max(found)[0]:.1e} {max(found)[1]}",
-                     max(found)[0] <= golden.BOUND, drift("samplers", folder)))
-        error = golden.compare_noise(golden.Golden("noise", folder))
-        rows.append(("noise", len(cases.NOISE), error, "", error <= 1e-6, drift("noise", folder)))
-        fresh = golden.Golden("tokens", folder)
-        rows.append(("tokens", len(cases.PROMPTS), *compare_tokens(fresh), drift("tokens", folder)))
-        fresh = golden.Golden("pipelines", folder)
-        for name, (*_, how) in cases.PIPELINES.items():
-            pipe = minisd.load(golden.write_pipeline(Path(folder) / name, name))
-            error = golden.relative(pipe.txt2img(**how, output="latent"), golden.channels_last(fresh[f"{name}.latent"]))
-            rows.append((f"pipeline {name}", 1, error, "latent after all steps", error <= golden.BOUND, drift("pipelines", folder)))
-        fresh = golden.Golden("tasks", folder)
-        found = [(golden.compare_task(name, fresh, folder), name) for name in cases.TASKS]
-        found += [(golden.compare_lora(name, fresh, folder), f"lora {name}") for name in cases.LORAS]
-        found += [(golden.compare_single(name, fresh, folder), f"single file, {name}") for name in golden.SINGLES]
-        found.append((golden.compare_inversion(fresh, folder), "textual inversion"))
-        rows.append(("tasks", len(found), max(found)[0], f"latent after all steps, {max(found)[1]}", max(found)[0] <= golden.BOUND,
+                     max(found)[0] <= golden_checks.BOUND, drift("samplers", folder)))
+        error = golden_checks.compare_noise(golden_checks.Golden("noise", folder))
+        rows.append(("noise", len(golden_cases.NOISE), error, "", error <= 1e-6, drift("noise", folder)))
+        fresh = golden_checks.Golden("tokens", folder)
+        rows.append(("tokens", len(golden_cases.PROMPTS), *compare_tokens(fresh), drift("tokens", folder)))
+        fresh = golden_checks.Golden("pipelines", folder)
+        for name, (*_, how) in golden_cases.PIPELINES.items():
+            pipe = minisd.load(golden_checks.write_pipeline(Path(folder) / name, name))
+            error = golden_checks.relative(pipe.txt2img(**how, output="latent"), golden_checks.channels_last(fresh[f"{name}.latent"]))
+            rows.append((f"pipeline {name}", 1, error, "latent after all steps", error <= golden_checks.BOUND, drift("pipelines", folder)))
+        fresh = golden_checks.Golden("tasks", folder)
+        found = [(golden_checks.compare_task(name, fresh, folder), name) for name in golden_cases.TASKS]
+        found += [(golden_checks.compare_lora(name, fresh, folder), f"lora {name}") for name in golden_cases.LORAS]
+        found += [(golden_checks.compare_single(name, fresh, folder), f"single file, {name}") for name in golden_checks.SINGLES]
+        found.append((golden_checks.compare_inversion(fresh, folder), "textual inversion"))
+        rows.append(("tasks", len(found), max(found)[0], f"latent after all steps, {max(found)[1]}", max(found)[0] <= golden_checks.BOUND,
                      drift("tasks", folder)))
-        fresh = golden.Golden("families", folder)
-        found = [(max(golden.compare_run(name, fresh, folder)), name) for name in cases.RUNS]
-        found += [(golden.compare_xl(what, fresh, folder), f"xl {what}") for what in ("lora", "inversion", "handoff")]
+        fresh = golden_checks.Golden("families", folder)
+        found = [(max(golden_checks.compare_run(name, fresh, folder)), name) for name in golden_cases.RUNS]
+        found += [(golden_checks.compare_xl(what, fresh, folder), f"xl {what}") for what in ("lora", "inversion", "handoff")]
         rows.append(("families", len(found), max(found)[0], f"latent after all steps, or pixels, {max(found)[1]}",
-                     max(found)[0] <= golden.BOUND, drift("families", folder)))
-        same = golden.keys(folder) == golden.keys()
-        rows.append(("keys", len(golden.keys()), 0.0 if same else np.inf, "names and shapes of real checkpoints", same, 0.0))
-        levels, moved = golden.compare_shipped(golden.Golden("shipped", folder)), drift("shipped", folder)
-        rows.append(("shipped model", len(cases.SHIPPED), levels, "levels of 255, after 20 steps", levels <= 1,
+                     max(found)[0] <= golden_checks.BOUND, drift("families", folder)))
+        same = golden_checks.keys(folder) == golden_checks.keys()
+        rows.append(("keys", len(golden_checks.keys()), 0.0 if same else np.inf, "names and shapes of real checkpoints", same, 0.0))
+        levels, moved = golden_checks.compare_shipped(golden_checks.Golden("shipped", folder)), drift("shipped", folder)
+        rows.append(("shipped model", len(golden_cases.SHIPPED), levels, "levels of 255, after 20 steps", levels <= 1,
                      0.0 if moved * 255 <= 1.001 else moved))               # rounding may move a pixel by one level
     print(f"{'golden':<16}{'compared':>9}{'output':>10}  {'drift':<8}  worst layer or case")
     for name, count, output, worst, ok, moved in rows:
         good = ok and moved <= DRIFT
         print(f"{name:<16}{count:>9}{output:>10.1e}  {moved:<8.1e}  {worst:<70}{'' if good else 'NOT OK'}".rstrip())
     fine = all(ok and moved <= DRIFT for *_, ok, moved in rows)
-    print(f"{'all within' if fine else 'NOT ALL WITHIN'} bounds: outputs {golden.BOUND:g}, layers {golden.LAYER_BOUND:g}, "
+    print(f"{'all within' if fine else 'NOT ALL WITHIN'} bounds: outputs {golden_checks.BOUND:g}, layers {golden_checks.LAYER_BOUND:g}, "
           f"stored against made now {DRIFT:g}; " + ", ".join(f"{k} {v}" for k, v in VERSIONS.items()))
     return fine
 
 
 def compare_tokens(fresh):
-    from minisd.tokenizer import Tokenizer
+    from minisd.prompt.tokenizer import Tokenizer
     wrong = []
     for label, pad in (("plain", None), ("sd2", "!")):
         with tempfile.TemporaryDirectory() as place:
-            recipe.write_tokenizer(Path(place), pad=pad)
-            ids, _ = Tokenizer.from_folder(place)(cases.PROMPTS)
-        wrong += [repr(p)[:40] for p, a, b in zip(cases.PROMPTS, ids, fresh[label]) if list(a) != list(b)]
+            drawn_models.write_tokenizer(Path(place), pad=pad)
+            ids, _ = Tokenizer.from_folder(place)(golden_cases.PROMPTS)
+        wrong += [repr(p)[:40] for p, a, b in zip(golden_cases.PROMPTS, ids, fresh[label]) if list(a) != list(b)]
     return float(len(wrong)), ", ".join(wrong), not wrong
 
 
@@ -566,4 +568,4 @@ if __name__ == "__main__":
     quiet()
     if parser.parse_args().check:
         sys.exit(0 if check() else 1)
-    make(golden.FOLDER)
+    make(golden_checks.FOLDER)

@@ -1,25 +1,25 @@
 """ControlNets: their files, when and how much they count, what cannot be; and Canny's edges."""
-import cases
-import golden
-import ldm
+import drawn_models
+import golden_cases
+import golden_checks
+import ldm_files
 import numpy as np
 import pytest
-import recipe
-from golden import Golden
+from golden_checks import Golden
 from PIL import Image
 from safetensors.numpy import save_file
 
 import minisd
-from minisd import ldm as names_of
-from minisd.canny import canny
+from minisd.checkpoint import ldm as names_of
 from minisd.errors import CheckpointError, InputError
+from minisd.image.canny import canny
 
 HOW = dict(num_inference_steps=2, seed=1, width=64, height=64, output="latent", guidance_scale=3.0)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return golden.write_controlnet(tmp_path_factory.mktemp("controlnets"), "controlnet_sd1")
+    return golden_checks.write_controlnet(tmp_path_factory.mktemp("controlnets"), "controlnet_sd1")
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def pipe(sd1_folder, folder):
 
 
 def picture():
-    return golden.a_picture()[0]
+    return golden_checks.a_picture()[0]
 
 
 def test_weight_0_is_none_and_more_is_more(pipe, sd1):
@@ -40,7 +40,7 @@ def test_weight_0_is_none_and_more_is_more(pipe, sd1):
 
 def test_it_counts_from_start_to_end(pipe, sd1, monkeypatch):
     """Outside of that part of the way its network is not even run."""
-    from minisd import controlnet
+    from minisd.networks import controlnet
     calls, run = [], controlnet.controlnet
     monkeypatch.setattr(controlnet, "controlnet", lambda p, x, t, *a, **k: calls.append(float(t[0])) or run(p, x, t, *a, **k))
     pipe.txt2img("a fox", **{**HOW, "num_inference_steps": 4}, sampler="ddim", control_image=picture(), control_guidance_start=0.25,
@@ -83,28 +83,28 @@ def test_files_that_are_none_or_of_another_family(sd1_folder, tmp_path, folder):
         save_file({"decoder.conv_in.weight": np.zeros(1, np.float32)}, tmp_path / "a.safetensors")
         minisd.load(sd1_folder, controlnet=tmp_path / "a.safetensors")
     with pytest.raises(CheckpointError, match=r"for another family: its text, first level and transformers are \(88, 32, \[0, 2, 3\]\)"):
-        minisd.load(sd1_folder, controlnet=golden.write_controlnet(tmp_path, "controlnet_xl"))
+        minisd.load(sd1_folder, controlnet=golden_checks.write_controlnet(tmp_path, "controlnet_xl"))
     shapes = dict(Golden("controlnet_sd1").about["shapes"])
     del shapes["controlnet_down_blocks.5.bias"]
-    broken = recipe.write_network(tmp_path / "broken", "controlnet", cases.MODELS["controlnet_sd1"][1], shapes)
+    broken = drawn_models.write_network(tmp_path / "broken", "controlnet", golden_cases.MODELS["controlnet_sd1"][1], shapes)
     with pytest.raises(CheckpointError, match="1 missing: controlnet_down_blocks.5.bias"):
         minisd.load(sd1_folder, controlnet=broken)
 
 
 def test_a_file_with_ldm_names_is_the_same(tmp_path):
     """From a folder, from a file with LDM names, and from one with diffusers' names: the same numbers."""
-    keys = ldm.unet(channels=(32, 64, 64, 64), layers=2, attention=(1, 1, 1, 0), context=64, linear=False, control=True)
+    keys = ldm_files.unet(channels=(32, 64, 64, 64), layers=2, attention=(1, 1, 1, 0), context=64, linear=False, control=True)
     found, odd = names_of.unet_names(list(keys))
     assert odd == []
-    arrays = {name: recipe.weight(name, keys[key]) for name, (key, _) in found.items()}
-    save_file({f"control_model.{key}": arrays[name] for name, (key, _) in found.items()}, tmp_path / "ldm.safetensors")
+    arrays = {name: drawn_models.weight(name, keys[key]) for name, (key, _) in found.items()}
+    save_file({f"control_model.{key}": arrays[name] for name, (key, _) in found.items()}, tmp_path / "ldm_files.safetensors")
     save_file(arrays, tmp_path / "diffusers.safetensors")
-    config = dict(cases.MODELS["controlnet_sd1"][1], block_out_channels=[32, 64, 64, 64], cross_attention_dim=64, norm_num_groups=32,
+    config = dict(golden_cases.MODELS["controlnet_sd1"][1], block_out_channels=[32, 64, 64, 64], cross_attention_dim=64, norm_num_groups=32,
                   attention_head_dim=8, conditioning_embedding_out_channels=[16, 32, 96, 256])
-    folder = recipe.write_network(tmp_path / "folder", "controlnet", config, {n: a.shape for n, a in arrays.items()})
-    model = ldm.write(tmp_path / "model.safetensors", "SD 1")
+    folder = drawn_models.write_network(tmp_path / "folder", "controlnet", config, {n: a.shape for n, a in arrays.items()})
+    model = ldm_files.write(tmp_path / "model.safetensors", "SD 1")
     latents = [minisd.load(model, controlnet=path).txt2img("a fox", **HOW, control_image=picture())
-               for path in (folder, tmp_path / "ldm.safetensors", tmp_path / "diffusers.safetensors")]
+               for path in (folder, tmp_path / "ldm_files.safetensors", tmp_path / "diffusers.safetensors")]
     np.testing.assert_array_equal(latents[1], latents[0])
     np.testing.assert_array_equal(latents[2], latents[0])
     plain = minisd.load(model).txt2img("a fox", **HOW)
@@ -113,8 +113,8 @@ def test_a_file_with_ldm_names_is_the_same(tmp_path):
 
 def test_blue_before_red(sd1_folder, tmp_path, folder, pipe):
     """A ControlNet that was trained on pictures with their colours in the other order says so."""
-    config = dict(cases.MODELS["controlnet_sd1"][1], controlnet_conditioning_channel_order="bgr")
-    other = recipe.write_network(tmp_path / "bgr", "controlnet", config, Golden("controlnet_sd1").about["shapes"])
+    config = dict(golden_cases.MODELS["controlnet_sd1"][1], controlnet_conditioning_channel_order="bgr")
+    other = drawn_models.write_network(tmp_path / "bgr", "controlnet", config, Golden("controlnet_sd1").about["shapes"])
     turned = Image.fromarray(np.asarray(picture())[..., ::-1].copy())
     found = minisd.load(sd1_folder, controlnet=other).txt2img("a fox", **HOW, control_image=turned)
     np.testing.assert_array_equal(found, pipe.txt2img("a fox", **HOW, control_image=picture()))
@@ -123,9 +123,9 @@ def test_blue_before_red(sd1_folder, tmp_path, folder, pipe):
 # ---- edges -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("low, high", golden.CANNY)
+@pytest.mark.parametrize("low, high", golden_checks.CANNY)
 def test_canny_is_opencvs(low, high):
-    for k, pixels in enumerate(golden.edgy_pictures()):
+    for k, pixels in enumerate(golden_checks.edgy_pictures()):
         expected = Golden("families")[f"canny {k} {low} {high}"]
         assert 0 < expected.mean() < 200
         np.testing.assert_array_equal(np.asarray(canny(Image.fromarray(pixels), low, high)), expected[..., None].repeat(3, -1))

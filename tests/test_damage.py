@@ -2,18 +2,18 @@
 import json
 import shutil
 
-import cases
-import golden
-import ldm
+import drawn_models
+import golden_cases
+import golden_checks
+import ldm_files
 import numpy as np
 import pytest
-import recipe
-from golden import Golden
+from golden_checks import Golden
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 import minisd
-from minisd import cli
+from minisd.cli import main as cli
 from minisd.errors import CheckpointError, InputError, MinisdError
 
 HOW = dict(num_inference_steps=1, seed=1, width=64, height=64, output="latent")
@@ -36,7 +36,7 @@ def files(tmp_path_factory):
     made = {}
 
     def file(family):
-        made[family] = made.get(family) or ldm.arrays(family)
+        made[family] = made.get(family) or ldm_files.arrays(family)
         return dict(made[family])
     return file
 
@@ -57,7 +57,7 @@ def test_a_damaged_single_file(family, key, damage, files, tmp_path, capsys):
     capsys.readouterr()
 
 
-@pytest.mark.parametrize("family", list(ldm.FAMILIES))
+@pytest.mark.parametrize("family", list(ldm_files.FAMILIES))
 @pytest.mark.parametrize("part", ["attn2.to_k.weight", ".resblocks.", "encoder.layers.", "first_stage_model.decoder.",
                                   "model.diffusion_model.out"])
 def test_a_single_file_without_some_layers(family, part, files, tmp_path):
@@ -77,7 +77,7 @@ def test_marks_of_models_that_do_not_run(files, tmp_path):
 def test_a_latent_consistency_model_in_one_file(files, tmp_path):
     """It is told the guidance, by a layer of its own."""
     place = "model.diffusion_model.time_embed.cond_proj.weight"
-    save_file({**files("SD 1"), place: recipe.weight(place, (32, 16))}, tmp_path / "a.safetensors")
+    save_file({**files("SD 1"), place: drawn_models.weight(place, (32, 16))}, tmp_path / "a.safetensors")
     pipe = minisd.load(tmp_path / "a.safetensors")
     assert pipe.unet_config.guided == 16 and pipe.scheduler["_class_name"] == "LCMScheduler"
     found = [pipe.txt2img("a fox", **{**HOW, "num_inference_steps": 2}, guidance_scale=g) for g in (2, 9)]
@@ -113,7 +113,7 @@ def test_a_lora_of_eight_bits_is_refused_when_it_is_read(sd1_folder, tmp_path):
 
 def test_alpha_for_layers_of_a_pattern(sd1_folder, tmp_path):
     """peft's alpha_pattern: the layer's own alpha goes before the one for all; whole numbers are numbers."""
-    down, up = recipe.uniform("d", (4, 32)), recipe.uniform("u", (32, 4))
+    down, up = drawn_models.uniform("d", (4, 32)), drawn_models.uniform("u", (32, 4))
     found = []
     for k, (more, metadata) in enumerate([({f"{LAYER}.alpha": np.int64(8)}, None), ({}, dict(lora_alpha=2,
                                                                                              alpha_pattern={"attn1_to_q": 8})),
@@ -158,11 +158,11 @@ def test_odd_values_in_a_folder(file, values, sd1_copy):
 @pytest.mark.parametrize("values", [dict(num_train_timesteps=None), dict(num_train_timesteps=-1), dict(beta_start=None), dict(beta_end=-1),
                                     dict(trained_betas=-1)])
 def test_odd_values_of_how_a_small_picture_is_noised(values, tmp_path):
-    folder = golden.write_family(tmp_path / "x4", "upscaler", channels=7)
+    folder = golden_checks.write_family(tmp_path / "x4", "upscaler", channels=7)
     path = folder / "low_res_scheduler" / "scheduler_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
     with pytest.raises(MinisdError):
-        minisd.load(folder).upscale("a fox", golden.a_picture()[0], num_inference_steps=1)
+        minisd.load(folder).upscale("a fox", golden_checks.a_picture()[0], num_inference_steps=1)
 
 
 def test_parts_of_other_kinds(sd1_folder, tmp_path):
@@ -171,41 +171,41 @@ def test_parts_of_other_kinds(sd1_folder, tmp_path):
                          (dict(controlnet=5), "is no path"), (dict(model=""), "is no path"), (dict(lora=("a", "b", "c")), "nor a pair")):
         with pytest.raises(MinisdError, match=message):
             minisd.load(**{"model": sd1_folder, **how})
-    config = dict(cases.MODELS["controlnet_sd1"][1], _class_name="ControlNetUnionModel")
-    union = recipe.write_network(tmp_path / "union", "controlnet", config, Golden("controlnet_sd1").about["shapes"])
+    config = dict(golden_cases.MODELS["controlnet_sd1"][1], _class_name="ControlNetUnionModel")
+    union = drawn_models.write_network(tmp_path / "union", "controlnet", config, Golden("controlnet_sd1").about["shapes"])
     with pytest.raises(CheckpointError, match="a ControlNetUnionModel, where a controlnet was expected"):
         minisd.load(sd1_folder, controlnet=union)
     assert cli.main(["txt2img", "a fox", "-m", "/dev/null"]) == 1
 
 
 def test_several_controlnets_as_a_tuple(sd1_folder, tmp_path):
-    net = golden.write_controlnet(tmp_path, "controlnet_sd1")
+    net = golden_checks.write_controlnet(tmp_path, "controlnet_sd1")
     assert len(minisd.load(sd1_folder, controlnet=(net, net)).controlnets) == 2
 
 
 def test_a_control_picture_of_another_scale(sd1_folder, tmp_path):
     """Three widths halve it twice, where the latent is 8 times smaller."""
-    config = dict(cases.MODELS["controlnet_sd1"][1], conditioning_embedding_out_channels=[4, 6, 8])
+    config = dict(golden_cases.MODELS["controlnet_sd1"][1], conditioning_embedding_out_channels=[4, 6, 8])
     shapes = {n: s for n, s in Golden("controlnet_sd1").about["shapes"].items() if ".blocks.4." not in n and ".blocks.5." not in n}
     shapes["controlnet_cond_embedding.conv_out.weight"] = [32, 8, 3, 3]
     with pytest.raises(CheckpointError, match="its control picture is 4 times as large as the latent, this model's pictures 8 times"):
-        minisd.load(sd1_folder, controlnet=recipe.write_network(tmp_path / "c", "controlnet", config, shapes))
+        minisd.load(sd1_folder, controlnet=drawn_models.write_network(tmp_path / "c", "controlnet", config, shapes))
 
 
 def test_a_vae_of_other_latents(sd1_folder, tmp_path):
-    vae = recipe.write_network(tmp_path / "v", "vae", cases.MODELS["vae_upscaler"][1], Golden("vae_upscaler").about["shapes"])
+    vae = drawn_models.write_network(tmp_path / "v", "vae", golden_cases.MODELS["vae_upscaler"][1], Golden("vae_upscaler").about["shapes"])
     with pytest.raises(CheckpointError, match="a vae of 4 channels, 4 pixels a position; this model's latents have 4, 8 pixels wide"):
         minisd.load(sd1_folder, vae=vae)
 
 
 def test_a_vae_in_the_place_of_taesd_is_scaled_as_the_unets_family(tmp_path, files):
-    folder = golden.write_family(tmp_path / "taesd", "taesd")
+    folder = golden_checks.write_family(tmp_path / "taesd", "taesd")
     save_file({k: v for k, v in files("SD 1").items() if k.startswith("first_stage_model.")}, tmp_path / "vae.safetensors")
     assert minisd.load(folder, vae=tmp_path / "vae.safetensors").vae_config.scaling_factor == 0.18215
 
 
 def test_tokenizers_of_different_lengths(tmp_path):
-    folder = golden.write_family(tmp_path / "xl", "xl")
+    folder = golden_checks.write_family(tmp_path / "xl", "xl")
     path = folder / "tokenizer_2" / "tokenizer_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "model_max_length": 40}))
     with pytest.raises(CheckpointError, match="its text encoders read .* tokens: they are parts of different models"):
@@ -213,8 +213,8 @@ def test_tokenizers_of_different_lengths(tmp_path):
 
 
 def test_a_taesd_with_a_missing_weight_is_told_before_the_work(sd1, tmp_path):
-    from minisd.preview import Preview
-    folder = recipe.write_network(tmp_path / "taesd", "vae", cases.MODELS["taesd"][1], Golden("taesd").about["shapes"])
+    from minisd.probe.preview import Preview
+    folder = drawn_models.write_network(tmp_path / "taesd", "vae", golden_cases.MODELS["taesd"][1], Golden("taesd").about["shapes"])
     arrays = load_file(folder / "diffusion_pytorch_model.safetensors")
     del arrays["decoder.layers.3.conv.2.weight"]
     save_file(arrays, folder / "diffusion_pytorch_model.safetensors")
@@ -226,8 +226,8 @@ def test_a_taesd_with_a_missing_weight_is_told_before_the_work(sd1, tmp_path):
 
 
 def test_pictures_and_depths_that_are_none(sd1):
-    from minisd import image
-    from minisd.canny import canny
+    from minisd.image import pixels as image
+    from minisd.image.canny import canny
     for wrong in (np.full((16, 16, 3), np.nan), np.zeros((0, 4, 3))):
         with pytest.raises(InputError, match="NaN or infinity, or nothing"):
             sd1.img2img("a fox", wrong, **{k: v for k, v in HOW.items() if k not in ("width", "height")})
@@ -238,7 +238,7 @@ def test_pictures_and_depths_that_are_none(sd1):
         image.depth(np.eye(4), 1, 1)
     for low, high in (("a", 3), (None, 3), (float("nan"), 3)):
         with pytest.raises(InputError, match="canny's low"):
-            canny(golden.a_picture()[0], low, high)
+            canny(golden_checks.a_picture()[0], low, high)
 
 
 @pytest.mark.parametrize("how, message", [
@@ -251,12 +251,13 @@ def test_what_does_nothing_is_refused(sd1, how, message):
 
 def test_a_margin_is_never_cut_away(sd1):
     """A canvas of 78x62 becomes 80x64, not 72x56."""
-    assert sd1.inpaint("a fox", golden.a_picture()[0], pad=(3, 3, 3, 3), num_inference_steps=1, seed=1, output="array").shape == (1, 64,
+    assert sd1.inpaint("a fox", golden_checks.a_picture()[0], pad=(3, 3, 3, 3),
+                       num_inference_steps=1, seed=1, output="array").shape == (1, 64,
                                                                                                                                   80, 3)
 
 
 def test_a_saved_picture_says_how_it_was_made(sd1, tmp_path):
-    from minisd.image import save_png
+    from minisd.image.pixels import save_png
     save_png(sd1.txt2img("a fox", **{**HOW, "output": "pil"}), tmp_path / "a.png")
     with Image.open(tmp_path / "a.png") as picture:
         assert picture.info["parameters"].startswith("a fox\nSteps: 1")
@@ -275,8 +276,8 @@ def test_options_are_called_by_their_names(options, message, sd1_folder, tmp_pat
 
 def test_a_refiner_is_looked_at_before_the_work(sd1_folder, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(minisd.Pipeline, "txt2img", lambda *a, **k: pytest.fail("the base has begun"))
-    xl, sd2 = golden.write_family(tmp_path / "xl", "xl"), golden.write_pipeline(tmp_path / "sd2", "sd2")
-    p2p = golden.write_pipeline(tmp_path / "p2p", "sd1", channels=8)
+    xl, sd2 = golden_checks.write_family(tmp_path / "xl", "xl"), golden_checks.write_pipeline(tmp_path / "sd2", "sd2")
+    p2p = golden_checks.write_pipeline(tmp_path / "p2p", "sd1", channels=8)
     for base, refiner, more, message in ((xl, sd2, [], "its latents are not this model's"), (sd2, p2p, [], "conv_in takes 8 channels"),
                                          (sd2, sd1_folder, ["--refiner-start", "1"], "--refiner-start is 1.0"),
                                          (sd2, sd1_folder, ["--steps", "1", "--sampler", "ddim", "--spacing", "trailing", "--refiner-start",
@@ -306,20 +307,20 @@ def test_a_picture_does_not_depend_on_what_else_is_made(sd1_folder, tmp_path):
 
 
 def test_profiling_a_refined_picture(tmp_path, capsys):
-    xl, refiner = golden.write_family(tmp_path / "xl", "xl"), golden.write_family(tmp_path / "fine", "refiner")
+    xl, refiner = golden_checks.write_family(tmp_path / "xl", "xl"), golden_checks.write_family(tmp_path / "fine", "refiner")
     assert cli.main(["txt2img", "a fox", "-m", str(xl), "--refiner", str(refiner), "--steps", "5", "--size", "64x64", "--quiet",
                      "--profile",
                      "-o", str(tmp_path / "a.png")]) == 0
     assert "norm_conv2d" in capsys.readouterr().out
-    from minisd.profile import profile
+    from minisd.probe.profile import profile
     with profile():
         minisd.load(xl)
 
 
 def test_controlled_pictures_are_made_again(sd1_folder, tmp_path):
     """Every setting of a ControlNet is in the picture, and read from it."""
-    net = golden.write_controlnet(tmp_path, "controlnet_sd1")
-    golden.a_picture()[0].save(tmp_path / "in.png")
+    net = golden_checks.write_controlnet(tmp_path, "controlnet_sd1")
+    golden_checks.a_picture()[0].save(tmp_path / "in.png")
     common = ["-m", str(sd1_folder), "--quiet", "--controlnet", str(net), "--control", str(tmp_path / "in.png")]
     for more in (["--control-scale", "9"], ["--guess-mode", "--control-end", "0.5"], ["--canny", "--control-start", "0.3"]):
         assert cli.main(["txt2img", "a fox", *common, *more, "--steps", "2", "--seed", "3", "--size", "64x64", "-o",
@@ -330,9 +331,9 @@ def test_controlled_pictures_are_made_again(sd1_folder, tmp_path):
 
 
 def test_a_refined_picture_says_what_steered_its_beginning(tmp_path):
-    xl, fine = golden.write_family(tmp_path / "xl", "xl"), golden.write_family(tmp_path / "fine", "refiner")
-    net = golden.write_controlnet(tmp_path, "controlnet_xl")
-    golden.a_picture()[0].save(tmp_path / "in.png")
+    xl, fine = golden_checks.write_family(tmp_path / "xl", "xl"), golden_checks.write_family(tmp_path / "fine", "refiner")
+    net = golden_checks.write_controlnet(tmp_path, "controlnet_xl")
+    golden_checks.a_picture()[0].save(tmp_path / "in.png")
     common = ["-m", str(xl), "--refiner", str(fine), "--steps", "5", "--quiet", "-o", str(tmp_path / "a.png")]
     assert cli.main(["txt2img", "a fox", *common, "--controlnet", str(net), "--control", str(tmp_path / "in.png"), "--guess-mode",
                      "--control-scale", "0.5", "--size", "64x64"]) == 0
@@ -345,9 +346,9 @@ def test_a_refined_picture_says_what_steered_its_beginning(tmp_path):
 
 
 def test_other_files_than_a_picture_was_made_with(sd1_folder, tmp_path, capsys):
-    taesd = recipe.write_network(tmp_path / "taesd", "vae", cases.MODELS["taesd"][1], Golden("taesd").about["shapes"])
-    golden.inversion_files(tmp_path)
-    loras = [golden.lora_file(name, tmp_path / f"{name}.safetensors") for name in ("kohya", "peft")]
+    taesd = drawn_models.write_network(tmp_path / "taesd", "vae", golden_cases.MODELS["taesd"][1], Golden("taesd").about["shapes"])
+    golden_checks.inversion_files(tmp_path)
+    loras = [golden_checks.lora_file(name, tmp_path / f"{name}.safetensors") for name in ("kohya", "peft")]
     common = ["-m", str(sd1_folder), "--quiet", "--size", "64x64", "--steps", "1"]
     for more, key in ((["--vae", str(taesd)], "VAE taesd"), (["--prediction-type", "v_prediction"], "Prediction type v_prediction"),
                       (["--lora", f"{loras[0]}:0.5", "--lora", str(loras[1])], "LoRA kohya: 0.5, peft: 1"),

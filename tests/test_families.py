@@ -1,16 +1,18 @@
 """Stable Diffusion XL and its refiner, Turbo, latent consistency models, ControlNet, TAESD, the upscaler, depth: against diffusers."""
 import json
 
-import cases
-import golden
+import drawn_models
+import golden_cases
+import golden_checks
 import numpy as np
 import pytest
-import recipe
-from golden import Golden
+from golden_checks import Golden
 from safetensors.numpy import load_file, save_file
 
 import minisd
-from minisd import conditions, samplers, tasks
+from minisd import conditioning as conditions
+from minisd import tasks
+from minisd.diffusion import samplers
 from minisd.errors import CheckpointError, InputError
 
 
@@ -19,17 +21,17 @@ def folders(tmp_path_factory):
     return tmp_path_factory.mktemp("families")
 
 
-@pytest.mark.parametrize("name", list(cases.RUNS))
+@pytest.mark.parametrize("name", list(golden_cases.RUNS))
 def test_run(name, folders):
     """From folders on disk to the latent after all steps; and from the reference's latent to pixels."""
-    latent, pixels = golden.compare_run(name, Golden("families"), folders)
-    assert latent <= golden.BOUND and pixels <= golden.BOUND, f"{latent:.1e} {pixels:.1e}"
+    latent, pixels = golden_checks.compare_run(name, Golden("families"), folders)
+    assert latent <= golden_checks.BOUND and pixels <= golden_checks.BOUND, f"{latent:.1e} {pixels:.1e}"
 
 
 @pytest.mark.parametrize("what", ["lora", "inversion", "handoff"])
 def test_xl(what, folders):
     """A LoRA with LDM's names for places, a word in both text encoders, the base's latent handed to the refiner."""
-    assert golden.compare_xl(what, Golden("families"), folders) <= golden.BOUND
+    assert golden_checks.compare_xl(what, Golden("families"), folders) <= golden_checks.BOUND
 
 
 QUICK = dict(num_inference_steps=2, seed=1, width=64, height=64, output="latent")
@@ -37,7 +39,7 @@ QUICK = dict(num_inference_steps=2, seed=1, width=64, height=64, output="latent"
 
 @pytest.fixture(scope="module")
 def xl_folder(tmp_path_factory):
-    return golden.write_family(tmp_path_factory.mktemp("xl") / "xl", "xl")
+    return golden_checks.write_family(tmp_path_factory.mktemp("xl") / "xl", "xl")
 
 
 @pytest.fixture(scope="module")
@@ -98,12 +100,12 @@ def test_what_cannot_be_told(xl, how, message):
 def test_every_step_is_the_bases_or_the_refiners():
     """A share of the training's timesteps; a method of two stages is not cut within a step."""
     for name in ("ddim", "euler", "heun", "dpm2"):
-        method = samplers.sampler(name, cases.SCHEDULE, 10)
+        method = samplers.sampler(name, golden_cases.SCHEDULE, 10)
         for share in (0.15, 0.25, 0.5, 0.8, 0.9):
             stop, start = tasks.stop(method, share), tasks.resume(method, share)
             assert start <= stop < start + method.calls_a_step and start % method.calls_a_step == 0
             assert all(t >= 1000 - 1000 * share for t in method.timesteps[:stop]) and 0 <= stop <= len(method.timesteps)
-    assert [tasks.stop(samplers.sampler("ddim", cases.SCHEDULE, 10), s) for s in (0.15, 0.8, 1.0)] == [1, 8, 10]
+    assert [tasks.stop(samplers.sampler("ddim", golden_cases.SCHEDULE, 10), s) for s in (0.15, 0.8, 1.0)] == [1, 8, 10]
 
 
 def test_the_whole_way_or_none_of_it(xl):
@@ -129,7 +131,8 @@ def test_the_whole_way_or_none_of_it(xl):
 
 def test_parts_of_different_models(xl_folder, tmp_path):
     folder = copied(xl_folder, tmp_path / "a")
-    recipe.write_network(folder / "text_encoder", "text_encoder", dict(cases.MODELS["text_sd1"][1], hidden_size=48, num_attention_heads=3),
+    drawn_models.write_network(folder / "text_encoder", "text_encoder", dict(golden_cases.MODELS["text_sd1"][1],
+                                                                               hidden_size=48, num_attention_heads=3),
                          Golden("text_xl").about["shapes"])
     with pytest.raises(CheckpointError, match="the text encoder gives 96 numbers a token, the unet reads 88"):
         minisd.load(folder)
@@ -145,7 +148,7 @@ def test_parts_of_different_models(xl_folder, tmp_path):
 
 def test_a_word_ends_where_the_prompt_does(xl_folder, tmp_path):
     """The pooled vector is the end token's, though a new word's number is larger (which misleads the reference)."""
-    taught = minisd.load(xl_folder, textual_inversion=(golden.xl_inversion_file(tmp_path / "w.safetensors"), "<tower>"))
+    taught = minisd.load(xl_folder, textual_inversion=(golden_checks.xl_inversion_file(tmp_path / "w.safetensors"), "<tower>"))
     ids = taught.readers[1].tokenizer(["a <tower> hill"])[0]
     assert ids.max() > 49407 and taught.readers[1].config.eos == 49407
     told = taught.encode_prompts(["a <tower> hill"])
@@ -153,10 +156,10 @@ def test_a_word_ends_where_the_prompt_does(xl_folder, tmp_path):
 
 
 def test_words_for_another_family(xl_folder, sd1_folder, tmp_path):
-    file = golden.xl_inversion_file(tmp_path / "w.safetensors")
+    file = golden_checks.xl_inversion_file(tmp_path / "w.safetensors")
     with pytest.raises(CheckpointError, match="made for Stable Diffusion XL, with 2 text encoders; this model has 1"):
         minisd.load(sd1_folder, textual_inversion=file)
-    golden.inversion_files(tmp_path)
+    golden_checks.inversion_files(tmp_path)
     with pytest.raises(CheckpointError, match="made for Stable Diffusion 1 or 2, with 1 text encoders; this model has 2"):
         minisd.load(xl_folder, textual_inversion=tmp_path / "hats.safetensors")
     save_file({"clip_l": np.zeros((1, 40), np.float32), "clip_g": np.zeros((2, 48), np.float32)}, file)
@@ -169,7 +172,7 @@ def test_words_for_another_family(xl_folder, sd1_folder, tmp_path):
 
 def test_lcm_is_told_the_guidance_and_asked_once(folders, monkeypatch):
     place = folders / "family lcm 4"
-    pipe = minisd.load(place if place.exists() else golden.write_family(place, "lcm"))
+    pipe = minisd.load(place if place.exists() else golden_checks.write_family(place, "lcm"))
     rows, call = [], pipe.predict_noise
     monkeypatch.setattr(pipe, "predict_noise", lambda x, t, **told: rows.append(len(x)) or call(x, t, **told))
     found = [pipe.txt2img("a fox", **QUICK, guidance_scale=g) for g in (1.0, 8.5)]
@@ -192,8 +195,8 @@ def test_guidance_features():
 
 def test_ema_weights(tmp_path):
     """Under their flattened names; by themselves they are what the unet would be."""
-    import ldm
-    arrays = ldm.arrays()
+    import ldm_files
+    arrays = ldm_files.arrays()
     unet = {k: v for k, v in arrays.items() if k.startswith("model.diffusion_model.")}
     mean = {"model_ema." + k.removeprefix("model.").replace(".", ""): v for k, v in unet.items()}
     save_file({**arrays, **{k: v * np.float32(0.9) for k, v in unet.items()}, **mean}, tmp_path / "both.safetensors")
@@ -206,17 +209,17 @@ def test_ema_weights(tmp_path):
 
 
 def test_marks_of_v_prediction(tmp_path):
-    import ldm
+    import ldm_files
     marks = {"v_pred": np.zeros(0, np.float32), "ztsnr": np.zeros(0, np.float32)}
-    save_file({**ldm.arrays("XL"), **marks}, tmp_path / "v.safetensors")
+    save_file({**ldm_files.arrays("XL"), **marks}, tmp_path / "v.safetensors")
     scheduler = minisd.load(tmp_path / "v.safetensors").scheduler
     assert scheduler["prediction_type"] == "v_prediction" and scheduler["rescale_betas_zero_snr"]
 
 
 def test_a_vaes_file_takes_the_models_scale(tmp_path):
     """A vae's file does not say how its latents are scaled; the unet's family does."""
-    import ldm
-    arrays = ldm.arrays("XL")
+    import ldm_files
+    arrays = ldm_files.arrays("XL")
     save_file(arrays, tmp_path / "xl.safetensors")
     save_file({k.removeprefix("first_stage_model."): v for k, v in arrays.items() if k.startswith("first_stage_model.")},
               tmp_path / "vae.safetensors")
@@ -230,12 +233,12 @@ def test_a_vaes_file_takes_the_models_scale(tmp_path):
 
 
 def test_taesd_in_the_place_of_a_vae(sd1_folder, tmp_path):
-    folder = recipe.write_network(tmp_path / "taesd", "vae", cases.MODELS["taesd"][1], Golden("taesd").about["shapes"])
+    folder = drawn_models.write_network(tmp_path / "taesd", "vae", golden_cases.MODELS["taesd"][1], Golden("taesd").about["shapes"])
     found = minisd.load(sd1_folder, vae=folder)
-    pixels = golden.channels_last(golden.model_inputs("taesd")["encode wide"]) / 2 + 0.5
+    pixels = golden_checks.channels_last(golden_checks.model_inputs("taesd")["encode wide"]) / 2 + 0.5
     np.testing.assert_array_equal(found.encode(pixels, seed=1), found.encode(pixels, seed=2))        # nothing is drawn
-    expected = golden.channels_last(Golden("taesd")["encode wide.output"])
-    assert golden.relative(found.encode(pixels, seed=1), expected) <= golden.BOUND
+    expected = golden_checks.channels_last(Golden("taesd")["encode wide.output"])
+    assert golden_checks.relative(found.encode(pixels, seed=1), expected) <= golden_checks.BOUND
     by_file = minisd.load(sd1_folder, vae=folder / "diffusion_pytorch_model.safetensors")
     np.testing.assert_array_equal(by_file.decode(expected), found.decode(expected))
     broken = load_file(folder / "diffusion_pytorch_model.safetensors")
@@ -248,7 +251,7 @@ def test_taesd_in_the_place_of_a_vae(sd1_folder, tmp_path):
 def test_depth_maps(folders):
     from PIL import Image
 
-    from minisd import image
+    from minisd.image import pixels as image
     ramp = np.linspace(0, 5, 63).reshape(7, 9)
     np.testing.assert_allclose(image.depth(ramp, 9, 7)[0, ..., 0], ramp / 2.5 - 1, atol=1e-6)
     np.testing.assert_allclose(image.depth((ramp * 51).astype(np.uint8), 9, 7), image.depth(ramp, 9, 7), atol=0.02)

@@ -2,20 +2,21 @@
 import ast
 from pathlib import Path
 
-import cases
-import golden
+import golden_cases
+import golden_checks
 import pytest
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "features.md"
 REFERENCE, FORMULA = "diffusers, within 1e-5", "a stated formula"
 # tests over goldens: function -> (golden file, its cases)
-GOLDENS = {"test_run": ("families", cases.RUNS), "test_xl": ("families", ("lora", "inversion", "handoff")),
-           "test_canny_is_opencvs": ("families", ()), "test_task": ("tasks", cases.TASKS), "test_lora": ("tasks", cases.LORAS),
-           "test_against_diffusers_converter": ("tasks", golden.SINGLES), "test_against_diffusers": ("tasks", ()),
-           "test_every_layer": ("one for each", cases.MODELS), "test_pipeline": ("pipelines", cases.PIPELINES),
-           "test_sampler": ("samplers", cases.SAMPLER_NAMES)}
-# group -> [(what, tests of tests/test_<file>.py as file:function, or file:function:golden's case, another, ..., held against)]
+GOLDENS = {"test_run": ("families", golden_cases.RUNS), "test_xl": ("families", ("lora", "inversion", "handoff")),
+           "test_canny_is_opencvs": ("families", ()), "test_task": ("tasks", golden_cases.TASKS),
+           "test_lora": ("tasks", golden_cases.LORAS),
+           "test_against_diffusers_converter": ("tasks", golden_checks.SINGLES), "test_against_diffusers": ("tasks", ()),
+           "test_every_layer": ("one for each", golden_cases.MODELS), "test_pipeline": ("pipelines", golden_cases.PIPELINES),
+           "test_sampler": ("samplers", golden_cases.SAMPLER_NAMES)}
+# group -> [(what, tests of test_<file>.py as file:function, or file:function:golden's case, another, ..., held against)]
 FEATURES = {
     "Tasks": [
         ("text to image, 13 samplers", ["goldens:test_pipeline", "goldens:test_sampler"], REFERENCE),
@@ -83,8 +84,8 @@ FEATURES = {
                                                                          "inspect:test_a_wrong_file_is_told_where_it_belongs"], FORMULA)],
     "Prompts": [
         ("weights, escapes, BREAK, any length, as AUTOMATIC1111 reads them",
-         ["prompt:test_parse", "prompt:test_a_full_chunk_ends_at_a_comma_near_by", "prompt:test_the_mean_is_brought_back"], FORMULA),
-        ("CLIP skip, in AUTOMATIC1111's numbers", ["prompt:test_clip_skip", "families:test_run:xl skip"], FORMULA),
+         ["syntax:test_parse", "syntax:test_a_full_chunk_ends_at_a_comma_near_by", "syntax:test_the_mean_is_brought_back"], FORMULA),
+        ("CLIP skip, in AUTOMATIC1111's numbers", ["syntax:test_clip_skip", "families:test_run:xl skip"], FORMULA),
         ("negative prompts everywhere", ["tasks:test_task", "goldens:test_pipeline", "families:test_run:xl negative, refiner"], REFERENCE)],
     "Output": [
         ("several pictures, picture k with seed s + k; lists of prompts", ["repeat:test_picture_k_has_the_seed_s_plus_k",
@@ -125,7 +126,7 @@ def page():
 
 
 def functions(file):
-    return {node.name for node in ast.parse((HERE / f"test_{file}.py").read_text()).body if isinstance(node, ast.FunctionDef)}
+    return {node.name for node in ast.parse(next(HERE.rglob(f"test_{file}.py")).read_text()).body if isinstance(node, ast.FunctionDef)}
 
 
 @pytest.mark.parametrize("name", sorted({name for rows in FEATURES.values() for _, tests, _ in rows for name in tests}))

@@ -1,13 +1,15 @@
 """The pipeline's behaviour: what it accepts, refuses, warns of, and gives back."""
 import itertools
 
-import cases
+import golden_cases
 import numpy as np
 import pytest
 from PIL import Image
 
 import minisd
-from minisd import pipeline, samplers, threads
+from minisd import pipeline
+from minisd.backend import threads
+from minisd.diffusion import samplers
 from minisd.errors import InputError, NumericalError
 
 SMALL = dict(prompt="a cat", num_inference_steps=2, seed=1, width=64, height=64)
@@ -55,7 +57,7 @@ def test_steps_are_the_same_loop(sd1):
 @pytest.mark.parametrize("name", samplers.SAMPLERS)
 def test_predicted_x0_and_eps_are_consistent(name, prediction):
     """x = alpha x0 + sigma eps, whatever the network was trained to predict."""
-    s = samplers.sampler(name, dict(cases.SCHEDULE, prediction_type=prediction), 7)
+    s = samplers.sampler(name, dict(golden_cases.SCHEDULE, prediction_type=prediction), 7)
     x, out = np.random.default_rng(0).standard_normal((2, 1, 3, 3, 4))
     for i in range(len(s.timesteps)):
         x0, eps = s.predict(x, out, i)
@@ -115,7 +117,7 @@ def test_the_pipelines_corrections_of_a_scheduler():
 @pytest.mark.parametrize("name", ["euler", "ddim", "dpmpp_2m"])
 def test_trailing_spacing_never_goes_below_0(name):
     """np.arange(1000, 0, -1000 / 61) has 62 entries."""
-    s = samplers.sampler(name, cases.SCHEDULE, 61, timestep_spacing="trailing")
+    s = samplers.sampler(name, golden_cases.SCHEDULE, 61, timestep_spacing="trailing")
     assert len(s.timesteps) == 61 and min(s.timesteps) >= 0
 
 
@@ -202,7 +204,7 @@ def test_refused_before_anything_is_computed(sd1, how, message, monkeypatch):
 
 
 def test_few_steps_of_pndm_with_runge_kutta(sd1):
-    config = dict(cases.SCHEDULE, skip_prk_steps=False)
+    config = dict(golden_cases.SCHEDULE, skip_prk_steps=False)
     with pytest.raises(InputError, match="needs 4 steps or more"):
         samplers.sampler("pndm", config, 3)
 
@@ -231,7 +233,7 @@ def test_the_loop_stands_alone():
     """denoise() knows nothing of prompts: any predictor will do.  A perfect one brings pure noise to the data."""
     target = np.full((1, 4, 4, 4), 0.7, np.float32)
     for name in samplers.SAMPLERS:
-        s = samplers.sampler(name, cases.SCHEDULE, 20, timestep_spacing="trailing")
+        s = samplers.sampler(name, golden_cases.SCHEDULE, 20, timestep_spacing="trailing")
         x = np.random.default_rng(0).standard_normal(target.shape).astype(np.float32)
         level = {float(t): (s.alpha[i], s.sigma[i]) for i, t in enumerate(s.timesteps)}
 

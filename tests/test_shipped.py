@@ -1,11 +1,11 @@
 """The model that comes with minisd: it is there, it is small, it draws what it is asked for, as diffusers would."""
-import golden
+import golden_checks
 import numpy as np
 import pytest
 
 import minisd
-from minisd import cli
-from minisd.hub import SHIPPED
+from minisd.checkpoint.hub import SHIPPED
+from minisd.cli import main as cli
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def colours(pipe, prompt, seed=1):
 
 
 def test_pictures_are_diffusers_own():
-    assert golden.compare_shipped(golden.Golden("shipped")) <= 1
+    assert golden_checks.compare_shipped(golden_checks.Golden("shipped")) <= 1
 
 
 def test_a_red_apple_on_a_blue_background(pipe):

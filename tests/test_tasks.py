@@ -1,14 +1,15 @@
 """img2img and inpaint: against diffusers, and what a person may hand to them."""
-import cases
-import golden
+import golden_cases
+import golden_checks
 import numpy as np
 import pytest
-from golden import Golden
+from golden_checks import Golden
 from PIL import Image
 
 import minisd
-from minisd import cli, image
+from minisd.cli import main as cli
 from minisd.errors import CheckpointError, InputError
+from minisd.image import pixels as image
 
 QUICK = dict(num_inference_steps=2, seed=1, output="array")
 
@@ -18,16 +19,16 @@ def folders(tmp_path_factory):
     return tmp_path_factory.mktemp("models")
 
 
-@pytest.mark.parametrize("name", list(cases.TASKS))
+@pytest.mark.parametrize("name", list(golden_cases.TASKS))
 def test_task(name, folders):
-    error = golden.compare_task(name, Golden("tasks"), folders)
-    assert error <= golden.BOUND, f"{error:.1e}"
+    error = golden_checks.compare_task(name, Golden("tasks"), folders)
+    assert error <= golden_checks.BOUND, f"{error:.1e}"
 
 
 @pytest.fixture(scope="module")
 def nine(tmp_path_factory):
     """A model whose unet reads a mask."""
-    return minisd.load(golden.write_pipeline(tmp_path_factory.mktemp("nine") / "sd1", "sd1", channels=9))
+    return minisd.load(golden_checks.write_pipeline(tmp_path_factory.mktemp("nine") / "sd1", "sd1", channels=9))
 
 
 def noisy(width, height, mode="RGB"):
@@ -175,7 +176,7 @@ def test_the_right_task_for_a_model(nine):
 @pytest.fixture(scope="module")
 def eight(tmp_path_factory):
     """A model whose unet reads a picture."""
-    return golden.write_pipeline(tmp_path_factory.mktemp("eight") / "sd1", "sd1", channels=8)
+    return golden_checks.write_pipeline(tmp_path_factory.mktemp("eight") / "sd1", "sd1", channels=8)
 
 
 def test_pix2pix(eight, sd1, tmp_path):

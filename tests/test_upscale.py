@@ -1,19 +1,19 @@
 """The x4 upscaler, and large pictures in pieces."""
-import golden
+import golden_checks
 import numpy as np
 import pytest
 from PIL import Image
 
 import minisd
-from minisd import tiles
 from minisd.errors import CheckpointError, InputError
+from minisd.image import tiles
 
 QUICK = dict(num_inference_steps=2, seed=1)
 
 
 @pytest.fixture(scope="module")
 def pipe(tmp_path_factory):
-    return minisd.load(golden.write_family(tmp_path_factory.mktemp("upscaler") / "x4", "upscaler", channels=7))
+    return minisd.load(golden_checks.write_family(tmp_path_factory.mktemp("upscaler") / "x4", "upscaler", channels=7))
 
 
 def test_four_times_as_large(pipe):
@@ -22,12 +22,12 @@ def test_four_times_as_large(pipe):
 
 
 def test_the_noise_level_matters(pipe):
-    found = [pipe.upscale("a fox", golden.a_picture()[0], noise_level=n, output="latent", **QUICK) for n in (0, 20, 350)]
+    found = [pipe.upscale("a fox", golden_checks.a_picture()[0], noise_level=n, output="latent", **QUICK) for n in (0, 20, 350)]
     assert all(np.abs(a - b).max() > 0.01 for a, b in zip(found, found[1:]))
 
 
 def test_a_small_picture_is_not_cut_up(pipe):
-    image = golden.a_picture()[0]
+    image = golden_checks.a_picture()[0]
     found = [pipe.upscale("a fox", image, output="array", tile=tile, **QUICK) for tile in (72, 256)]
     np.testing.assert_array_equal(*found)
 
@@ -36,7 +36,7 @@ def test_a_large_picture_in_pieces(pipe, monkeypatch):
     """Every piece is as large as asked for, and together they are near what one would be."""
     sizes, call = set(), pipe.predict_noise
     monkeypatch.setattr(pipe, "predict_noise", lambda x, t, **told: sizes.add(x.shape[1:3]) or call(x, t, **told))
-    image = golden.a_picture()[0]
+    image = golden_checks.a_picture()[0]
     found = pipe.upscale("a fox", image, output="array", tile=32, **QUICK)
     assert sizes == {(32, 32)} and found.shape == (1, 4 * 56, 4 * 72, 3)
     whole = pipe.upscale("a fox", image, output="array", **QUICK)
@@ -48,18 +48,18 @@ def test_a_large_picture_in_pieces(pipe, monkeypatch):
                                           (dict(tile=8), "16 or more"), (dict(tile=None), "tile is None")])
 def test_what_cannot_be(pipe, how, message):
     with pytest.raises(InputError, match=message):
-        pipe.upscale("a fox", golden.a_picture()[0], **how)
+        pipe.upscale("a fox", golden_checks.a_picture()[0], **how)
 
 
 def test_models_for_other_tasks(pipe, sd1, tmp_path):
     with pytest.raises(CheckpointError, match="conv_in takes 4 channels, upscale's latents have 7"):
-        sd1.upscale("a fox", golden.a_picture()[0])
+        sd1.upscale("a fox", golden_checks.a_picture()[0])
     with pytest.raises(CheckpointError, match="this is an upscaler; use 'minisd upscale'"):
         pipe.txt2img("a fox", num_inference_steps=1, width=32, height=32)
-    folder = golden.write_family(tmp_path / "x4", "upscaler", channels=7)
+    folder = golden_checks.write_family(tmp_path / "x4", "upscaler", channels=7)
     (folder / "low_res_scheduler" / "scheduler_config.json").unlink()
     with pytest.raises(CheckpointError, match="no low_res_scheduler"):
-        minisd.load(folder).upscale("a fox", golden.a_picture()[0])
+        minisd.load(folder).upscale("a fox", golden_checks.a_picture()[0])
 
 
 # ---- pieces ----------------------------------------------------------------------------------------------------------

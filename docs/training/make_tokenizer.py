@@ -9,7 +9,7 @@ from pathlib import Path
 from scenes import BACKGROUNDS, COUNTS, HUES, STYLES, WORDS, names_of, plural
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
-from minisd.tokenizer import WORDS as PATTERN
+from minisd.prompt.tokenizer import WORDS as PATTERN
 
 SIZE, LENGTH = 4096, 32
 SPECIAL = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>", "pad_token": "<|endoftext|>"}

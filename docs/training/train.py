@@ -23,7 +23,7 @@ from diffusers.models.attention_processor import AttnProcessor
 from scenes import Scenes, vocabulary
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from minisd.tokenizer import Tokenizer
+from minisd.prompt.tokenizer import Tokenizer
 
 TEXT = dict(hidden_size=128, intermediate_size=512, num_hidden_layers=2, num_attention_heads=4, hidden_act="quick_gelu",
             max_position_embeddings=32)

@@ -44,8 +44,8 @@ def call(library, folder):
         threads = torch.set_num_threads
     else:
         import minisd
-        from minisd import unet, vae
-        from minisd.threads import use as threads
+        from minisd.backend.threads import use as threads
+        from minisd.networks import unet, vae
         pipe = minisd.load(folder)
         x, z = x.transpose(0, 2, 3, 1).copy(), z.transpose(0, 2, 3, 1).copy()
         run = {"unet": lambda: unet.unet(pipe.unet, x, np.float32([981, 981]), context, pipe.unet_config),
@@ -168,7 +168,8 @@ def sdcpp(program, folder, env, cores):
 def errors(folder):
     """The largest error of each 3x3 convolution of stride 1, on the activations that it meets, relative to its largest output."""
     import minisd
-    from minisd import convolution, ops, unet, vae
+    from minisd.backend import convolution, ops
+    from minisd.networks import unet, vae
     pipe = minisd.load(folder)
     random, found = np.random.default_rng(0), {}
 

@@ -16,13 +16,16 @@ import cupy
 import numpy as np
 
 sys.path[:0] = [str(Path(__file__).parent.parent)]
-import recipe  # noqa: E402
-import sizes  # noqa: E402
+import drawn_models  # noqa: E402
+import layer_sizes  # noqa: E402
 
-import minisd.cuda  # noqa: E402, F401  (registers itself)
-from minisd import ops, pipeline, samplers, unet, vae  # noqa: E402
-from minisd.device import GPU, Recorded  # noqa: E402
-from minisd.weights import Weights, engine_layout  # noqa: E402
+import minisd.backend.cuda  # noqa: E402, F401  (registers itself)
+from minisd import pipeline  # noqa: E402
+from minisd.backend import ops  # noqa: E402
+from minisd.backend.device import GPU, Recorded  # noqa: E402
+from minisd.checkpoint.weights import Weights, engine_layout  # noqa: E402
+from minisd.diffusion import samplers  # noqa: E402
+from minisd.networks import unet, vae  # noqa: E402
 
 RANDOM = np.random.default_rng(0)
 CACHE = 200 << 20                                            # more than any L2 there is
@@ -149,7 +152,7 @@ def layers(torch, product):
 
     kind = "attention"
     head("Attention", "B, N, M, heads, width", "a call has", "ms", "TFLOP/s", "of the product's rate", *beside)
-    for shape, count in [*sizes.ATTENTIONS.items(), *((s, 0) for s in sizes.OTHER_ATTENTIONS)]:
+    for shape, count in [*layer_sizes.ATTENTIONS.items(), *((s, 0) for s in layer_sizes.OTHER_ATTENTIONS)]:
         B, N, M, heads, d = shape
         groups, theirs = rotated([normal(B, N, heads * d), normal(B, M, heads * d), normal(B, M, heads * d)]), None
         if torch is not None:
@@ -160,7 +163,7 @@ def layers(torch, product):
         line(shape, count, 4 * B * heads * N * M * d, median_ms(lambda q, k, v, heads=heads: ops.attention(q, k, v, heads), groups), theirs)
     kind = "convolution"
     head("3x3 convolution", "B, H, W, C, O", "a call has", "ms", "TFLOP/s", "of the product's rate", *beside)
-    for shape, count in sizes.CONVOLUTIONS.items():
+    for shape, count in layer_sizes.CONVOLUTIONS.items():
         B, H, W, C, O = shape
         groups, theirs = rotated([normal(B, H, W, C), normal(3, 3, C, O, scale=(9 * C) ** -0.5), normal(O)]), None
         if torch is not None:
@@ -171,7 +174,7 @@ def layers(torch, product):
         line(shape, count, 2 * B * H * W * 9 * C * O, median_ms(lambda x, w, b: ops.conv2d(x, w, b, pad=(1, 1)), groups), theirs)
     kind = "linear"
     head("Linear layers", "rows, inputs, outputs, geglu", "a call has", "ms", "TFLOP/s", "of the product's rate", *beside)
-    for shape, count in sizes.LINEARS.items():
+    for shape, count in layer_sizes.LINEARS.items():
         rows, K, O, geglu = shape
         groups, theirs = rotated([normal(rows, K), normal(O, K, scale=K**-0.5), normal(O)]), None
         if torch is not None:
@@ -189,7 +192,7 @@ def layers(torch, product):
 
 
 def random_weights(shapes):
-    return Weights.over(shapes, lambda n: cupy.asarray(engine_layout(recipe.weight(n, shapes[n]), np.float16)))
+    return Weights.over(shapes, lambda n: cupy.asarray(engine_layout(drawn_models.weight(n, shapes[n]), np.float16)))
 
 
 class ByOperation:
@@ -200,7 +203,7 @@ class ByOperation:
         self.rates, self.marks = (product, copy), []
 
     def __call__(self, name, run, *args, **kwargs):
-        from minisd.profile import products
+        from minisd.probe.profile import products
         start, end = cupy.cuda.Event(), cupy.cuda.Event()
         start.record()
         y = run(*args, **kwargs)
@@ -224,7 +227,7 @@ class ByOperation:
 
 
 def whole(torch, product, copy):
-    config, p = unet.UNetConfig(), random_weights(sizes.unet_shapes(**sizes.SD15))
+    config, p = unet.UNetConfig(), random_weights(layer_sizes.unet_shapes(**layer_sizes.SD15))
     x, t, context = normal(2, 64, 64, 4), cupy.asarray(np.float32([981, 981])), normal(2, 77, 768)
 
     def network(x, t, context):
@@ -254,7 +257,7 @@ def whole(torch, product, copy):
         noise = RANDOM.standard_normal((1, 64, 64, 4), np.float32) * np.float32(sampler.init_sigma)
         steps = sum(1 for _ in pipeline.denoise(predict, sampler, noise, None))
         speeds.append(steps / (time.perf_counter() - start))
-    decoder, vae_config = random_weights(sizes.decoder_shapes(**sizes.DECODER)), vae.VAEConfig()
+    decoder, vae_config = random_weights(layer_sizes.decoder_shapes(**layer_sizes.DECODER)), vae.VAEConfig()
     decode = Recorded(lambda z: vae.decode(decoder, z, vae_config), cupy)
     z = normal(1, 64, 64, 4)
     decode(z=z)

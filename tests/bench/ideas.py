@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from minisd import convolution, cpu, ops, threads
+from minisd.backend import convolution, cpu, ops, threads
 
 RANDOM = np.random.default_rng(0)
 

@@ -16,7 +16,7 @@ import numpy as np
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE)]
 import kernel_sources  # noqa: E402
-import study  # noqa: E402
+import kernel_study  # noqa: E402
 from cudaemu import fake, nvrtc  # noqa: E402
 
 README = kernel_sources.KERNELS / "README.md"
@@ -36,7 +36,7 @@ def between(text, name, new=None):
 
 def registers(cupy):
     """A row for each kernel as SD 1.5 and 2.1 have it compiled: registers a thread on each architecture, the most of its variants."""
-    from minisd.launch import source
+    from minisd.backend.launch import source
     most = {}
     for capability in kernel_sources.ARCHITECTURES:
         asked = set.union(*(kernel_sources.variants(cupy, n, 2 if capability == 75 else 4) for n in (20, 132)))
@@ -63,8 +63,9 @@ def errors():
     cupy, rows = fake.install(), {}
     import test_kernels as t
 
-    import minisd.cuda  # noqa: F401  (registers itself)
-    from minisd import launch, selftest
+    import minisd.backend.cuda  # noqa: F401  (registers itself)
+    from minisd.backend import launch
+    from minisd.probe import selftest
     for capability in kernel_sources.ARCHITECTURES:
         fake.ARCH, fake.Device.compute_capability = capability, str(capability)
         launch.device.cache_clear()
@@ -87,10 +88,11 @@ def launches(cupy):
     """How often each kernel is launched, on a GPU of 132 multiprocessors; nothing is computed."""
     import collections
 
-    import sizes
+    import layer_sizes
 
-    from minisd import cuda, unet, vae
-    from minisd.weights import Weights, engine_shape
+    from minisd.backend import cuda
+    from minisd.checkpoint.weights import Weights, engine_shape
+    from minisd.networks import unet, vae
     counts = collections.Counter()
     cuda.launch, cuda.device = lambda name, *_, **__: counts.update([name]), lambda: (90, 132, 227 << 10)
 
@@ -103,10 +105,10 @@ def launches(cupy):
     cupy.empty = lambda shape, dtype: like(*shape, dtype=dtype)
     def unet_call():
         given = like(2, 64, 64, 4), like(2, dtype=np.float32), like(2, 77, 768)
-        unet.unet(weights(sizes.unet_shapes(**sizes.SD15)), *given, unet.UNetConfig())
+        unet.unet(weights(layer_sizes.unet_shapes(**layer_sizes.SD15)), *given, unet.UNetConfig())
 
     def decode():
-        vae.decode(weights(sizes.decoder_shapes(**sizes.DECODER)), like(1, 64, 64, 4), vae.VAEConfig())
+        vae.decode(weights(layer_sizes.decoder_shapes(**layer_sizes.DECODER)), like(1, 64, 64, 4), vae.VAEConfig())
 
     for name, run in (("unet call, batch 2, 64x64", unet_call), ("decode, 64x64", decode)):
         counts.clear()
@@ -121,14 +123,15 @@ def times():
     import cupy
     from gpu import median_ms, normal, rotated
 
-    from minisd import ops
+    from minisd.backend import ops
     given = {"attention": [normal(2, 4096, 512) for _ in "qkv"], "conv2d": [normal(2, 32, 32, 640), normal(3, 3, 640, 640), normal(640)],
              "group_norm": [normal(2, 64, 64, 320), normal(320), normal(320)]}
     shipped = {"attention": lambda *a: ops.attention(*a, 8), "conv2d": lambda *a: ops.conv2d(*a, pad=(1, 1)),
                "group_norm": lambda *a: ops.group_norm(*a, 32, 1e-5, act="silu")}
     more, rows = {"attention": [8], "conv2d": [], "group_norm": [32, 1e-5]}, []
     for what, arrays in given.items():
-        steps = {s.split("/")[2]: (lambda *a, s=s, what=what: study.run(s, cupy, *a, *more[what])) for s in study.STEPS if what in s}
+        steps = {s.split("/")[2]: (lambda *a, s=s,
+                                   what=what: kernel_study.run(s, cupy, *a, *more[what])) for s in kernel_study.STEPS if what in s}
         first = None
         for name, run in {**steps, "shipped": shipped[what]}.items():
             ms = median_ms(run, rotated(arrays)[:20])
@@ -152,7 +155,7 @@ def main():
         README.write_text(between(text, "times", times()))
         return 0
     library = fake.install()
-    import minisd.cuda  # noqa: F401  (registers itself)
+    import minisd.backend.cuda  # noqa: F401  (registers itself)
     if a.launches:
         launches(library)
         return 0

@@ -1,0 +1,154 @@
+"""Threads: one pool, over which the operations of cpu.py and convolution.py spread strips, heads and tiles, and the memory
+that each thread works in.
+
+NumPy lets go of Python's lock inside a ufunc and inside BLAS, so Python threads compute side by side.  Meanwhile BLAS itself
+is held to one thread: it would start threads of its own in each."""
+import os
+import threading
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import numpy as np
+from threadpoolctl import ThreadpoolController, threadpool_info
+
+from ..errors import InputError
+
+_count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+_pool = None
+_here = threading.local()                                    # .busy: this thread is inside a job
+_buffers = {}                                                # (thread, name) -> bytes
+_budget = 64 << 20
+_blas, _limit, _limited, _lock = None, None, 0, threading.Lock()                              # _limited: calls that hold BLAS
+
+
+def count():
+    """How many threads compute: as many as there are processors for this process, unless use() said otherwise."""
+    return _count
+
+
+def use(n):
+    """Compute with n threads from now on.  Raises InputError for what is no number of threads."""
+    global _count, _pool
+    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        raise InputError(f"threads is {n!r}; it must be a whole number, 1 or more")
+    _count, _pool = n, None
+
+
+def parallel(job, items, together=1):
+    """Run job(item) for each item, on all threads, and return when all are done; a job's error is raised here.
+
+    A thread that is done with an item takes the next, so items may differ in size.  together: how many of them repay waking
+    another thread.  Within a job it is a plain loop."""
+    global _pool
+    todo = deque(items)
+
+    def work():
+        _here.busy = True
+        try:
+            while True:
+                try:
+                    item = todo.popleft()
+                except IndexError:
+                    return
+                job(item)
+        except BaseException:                                # Ctrl-C is one
+            todo.clear()                                     # nobody begins another item
+            raise
+        finally:
+            _here.busy = False
+
+    if getattr(_here, "busy", False):
+        for item in todo:
+            job(item)
+        return
+    helpers = max(0, min(_count, len(todo) // together) - 1)
+    with blas_on_one_thread():
+        if helpers:
+            _pool = _pool or ThreadPoolExecutor(_count - 1, "minisd")
+        others = [_pool.submit(work) for _ in range(helpers)]
+        try:
+            work()
+        finally:
+            errors = [other.exception() for other in others]
+    for error in filter(None, errors):
+        raise error
+
+
+@contextmanager
+def blas_on_one_thread():
+    """From the first that enters until the last one leaves."""
+    global _blas, _limit, _limited
+    with _lock:
+        if _limited == 0:
+            _blas = _blas or ThreadpoolController()
+            _limit = _blas.limit(limits=1, user_api="blas")
+        _limited += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _limited -= 1
+            if _limited == 0:
+                _limit.restore_original_limits()
+
+
+def forget():
+    """In a child process after a fork: the threads are not there."""
+    global _pool, _lock, _limited
+    if _limited:
+        _limit.restore_original_limits()
+    _pool, _lock, _limited = None, threading.Lock(), 0
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=forget)
+
+
+def scratch(name, shape, dtype=np.float32):
+    """Uninitialised memory of this thread, that its next call with the same name gets again.
+
+    Fresh arrays of such sizes would be new pages from the system each time, and those take time to come."""
+    key = threading.get_ident(), name
+    size = np.dtype(dtype).itemsize
+    for n in shape:
+        size *= n
+    buffer = _buffers.get(key)
+    if buffer is None or buffer.size < size:
+        _buffers.pop(key, None)                              # the old one goes before the new one comes
+        buffer = _buffers[key] = np.empty(size, np.uint8)
+    return buffer[:size].view(dtype).reshape(shape)
+
+
+def budget():
+    """Bytes of intermediate results that an operation should hold at a time: more are faster, up to what the caches hold."""
+    return _budget
+
+
+@contextmanager
+def frugal(held=8 << 20):
+    """Meanwhile budget() is this much."""
+    global _budget
+    before, _budget = _budget, held
+    try:
+        yield
+    finally:
+        _budget = before
+
+
+def release():
+    """Give all scratch memory back."""
+    _buffers.clear()
+
+
+def blas():
+    """In words, what multiplies NumPy's matrices: library, version, and the processor it was tuned for."""
+    found = [i for i in threadpool_info() if i["user_api"] == "blas" and "numpy" in i["filepath"].lower()]
+    return ", ".join(f"{i['internal_api']} {i['version']} ({i.get('architecture', 'unknown processor')})" for i in found) or "unknown"
+
+
+def split(n, parts, least=1):
+    """0 .. n in `parts` stretches of nearly equal length, fewer where they would be shorter than `least`:
+    [(start, end), ...]"""
+    parts = max(1, min(parts, n // max(1, least)))
+    return [(n * i // parts, n * (i + 1) // parts) for i in range(parts)]

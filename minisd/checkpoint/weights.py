@@ -1,0 +1,95 @@
+"""The checkpoint as a tree.  `p.down_blocks[0].resnets[1].conv1.weight` is the array stored under
+"down_blocks.0.resnets.1.conv1.weight"; `p.down_blocks[0].resnets[1]` is the node that a layer function takes."""
+import numpy as np
+
+from ..backend.threads import parallel, split
+from ..errors import CheckpointError, MissingWeight
+
+
+def engine_layout(w, dtype=None):
+    """A copy in `dtype` (its own): a convolution's (O,C,kh,kw) becomes (kh,kw,C,O); anything else keeps its shape."""
+    out = np.empty(engine_shape(w.shape), dtype or w.dtype)
+    if w.ndim != 4:
+        flat, given = out.reshape(-1), w.reshape(-1)
+        parallel(lambda s: np.copyto(flat[s[0]:s[1]], given[s[0]:s[1]]), split(w.size, w.size >> 16))
+        return out
+
+    def block(s):                                            # converted first, in its own order, then turned within the cache
+        out[:, :, s[0]:s[1]] = w[:, s[0]:s[1]].astype(out.dtype).transpose(2, 3, 1, 0)
+
+    parallel(block, split(w.shape[1], w.size >> 16))
+    return out
+
+
+def engine_shape(shape):
+    """The shape that engine_layout gives to an array of this shape."""
+    return (*shape[2:], shape[1], shape[0]) if len(shape) == 4 else tuple(shape)
+
+
+class Weights:
+    """One node of a checkpoint: children by attribute or index, arrays at the leaves, fetched when first asked for."""
+
+    def __init__(self, tree, leaves, path=""):
+        self._tree, self._leaves, self.path = tree, leaves, path
+
+    @classmethod
+    def over(cls, names, load, keep=True):
+        """The root node over `names`; load(name) -> array is called for each weight that a layer asks for: once, or each time
+        if they are not to `keep`, which takes little memory and more time."""
+        tree = {}
+        for name in sorted(names, key=lambda s: [(k.isdigit(), int(k) if k.isdigit() else k) for k in s.split(".")]):
+            *parents, leaf = name.split(".")
+            node = tree
+            for part in parents:
+                node = node.setdefault(part, {})
+                if node is None:
+                    raise CheckpointError(f"{name}: the file holds a weight and a layer of the same name")
+            node[leaf] = None
+        return cls(tree, Leaves(load, keep))
+
+    @classmethod
+    def from_flat(cls, arrays, dtype=None):
+        """{"a.b.weight": array in the file's layout} -> the root node."""
+        return cls.over(arrays, lambda name: engine_layout(arrays[name], dtype))
+
+    def __getattr__(self, name):
+        if name.startswith("_"):                             # copying and pickling ask for such before there is a tree
+            raise AttributeError(name)
+        path = f"{self.path}.{name}" if self.path else name
+        if name not in self._tree:
+            return self._leaves.missing(self, name, path)
+        child = self._tree[name]
+        return self._leaves[path] if child is None else Weights(child, self._leaves, path)
+
+    def __getitem__(self, i):        return getattr(self, str(i))
+    def __contains__(self, name):    return name in self._tree
+    def __len__(self):               return len(self._tree)
+    def __iter__(self):              return (self[name] for name in self._tree)
+
+    def names(self):
+        """Full names of all arrays below this node."""
+        for name, child in self._tree.items():
+            path = f"{self.path}.{name}" if self.path else name
+            yield from [path] if child is None else Weights(child, self._leaves, path).names()
+
+    def unread(self):
+        """Names of arrays that no layer has asked for: empty after one full forward pass."""
+        return [name for name in self.names() if name not in self._leaves.read]
+
+
+class Leaves(dict):
+    """Arrays by full name, each loaded when asked for; `read`: the names of those that were."""
+
+    def __init__(self, load, keep=True):
+        super().__init__()
+        self.load, self.keep, self.read = load, keep, set()
+
+    def __missing__(self, name):
+        array = self.load(name)
+        self.read.add(name)
+        if self.keep:
+            self[name] = array
+        return array
+
+    def missing(self, node, name, path):
+        raise MissingWeight(f"{node.path or 'checkpoint'}: no {name!r}, only {', '.join(node._tree) or 'nothing'}")

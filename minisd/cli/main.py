@@ -1,0 +1,69 @@
+"""The command line's commands.  Exit codes: 0 done, 1 an error said in words, 2 bad usage, 130 interrupted."""
+import argparse
+import os
+import sys
+import warnings
+
+from ..errors import InputError, MinisdError
+from .options import parser, spoken
+
+
+def painted(a):
+    from .paint import paint  # here, so that --help does not wait for it
+    return paint(a)
+
+
+def inspect(a):
+    from ..checkpoint import hub
+    from ..probe import describe
+    lines, whole = describe.inspect(hub.find_folder(a.model, a.variant), a.variant)
+    print("\n".join(lines))
+    return 0 if whole else 1
+
+
+def selftest(a):
+    from ..probe.selftest import selftest
+    rows = selftest(device=a.device)
+    if a.verbose or a.device != "cpu":
+        for name, shapes, version, error, ok in rows:
+            print(f"{name:<18}{'kernel' if version == 'fast' and a.device != 'cpu' else version:<12}{error:.1e}  "
+                  f"{'ok' if ok else 'NOT OK'}  {shapes}")
+    off = sorted({name for name, *_, ok in rows if not ok})
+    worst = max(error for *_, error, _ in rows)
+    fine = f"OK: {len(rows)} cases of {len({r[0] for r in rows})} operations, worst error {worst:.1e}"
+    print(f"NOT OK: {', '.join(off)}" if off else fine)
+    return 1 if off else 0
+
+
+def main(argv=None):
+    """Run one command -> its exit code.  With MINISD_DEBUG set, errors show where they come from."""
+    a = parser().parse_args(argv)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = lambda message, *_, **__: print(f"minisd: warning: {message}", file=sys.stderr)
+        a.given = sys.argv[1:] if argv is None else list(argv)
+        return run(a)
+
+
+def run(a):
+    try:
+        if getattr(a, "origin", None) is not None:           # what stands on the command line goes before the picture's settings
+            from .repeat import options
+            found, said = options(a.origin)
+            a.parser.set_defaults(**found)
+            a = a.parser.parse_args(a.given[1:], argparse.Namespace(command=a.command, said=said))
+        code = {"inspect": inspect, "selftest": selftest}.get(a.command, painted)(a)
+        sys.stdout.flush()                                   # here, so that a closed pipe is met inside the try
+        return code
+    except (MinisdError, MemoryError, BrokenPipeError) as e:
+        if os.environ.get("MINISD_DEBUG"):
+            raise
+        if isinstance(e, BrokenPipeError):                   # `minisd inspect ... | head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())      # so that closing it does not complain
+            return 1
+        memory = "not enough memory: " if isinstance(e, MemoryError) else ""
+        print(f"minisd: error: {memory}{spoken(str(e)) if isinstance(e, InputError) else e}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("minisd: interrupted; no half-written file is left", file=sys.stderr)
+        return 130

@@ -1,0 +1,173 @@
+"""Pictures: arrays <-> PIL, sizes, and PNG files that say how they were made."""
+import errno
+import os
+import re
+import secrets
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngInfo
+
+from ..errors import InputError
+
+
+def to_unit(pixels):
+    """The decoder's pixels, about [-1,1] -> float32 in [0,1]."""
+    return (pixels / 2 + 0.5).clip(0, 1).astype(np.float32)
+
+
+def to_pil(array):
+    """(B,H,W,3) in [0,1] -> list of B pictures.  Rounds, as diffusers does; others truncate and are one level darker."""
+    return [Image.fromarray(a) for a in (array * 255).round().astype(np.uint8)]
+
+
+def read(picture):
+    """A PIL picture of any mode, an array (H,W,3) of floats in [0,1] or of bytes, or a file's name -> a PIL picture in RGB, turned as
+    its EXIF data says, on white where it is transparent.  Raises InputError for what is no picture."""
+    if isinstance(picture, (str, Path)):
+        try:
+            with Image.open(picture) as opened:
+                opened.load()
+                picture = opened
+        except (OSError, SyntaxError, Image.DecompressionBombError) as e:
+            raise InputError(f"{picture}: {getattr(e, 'strerror', None) or 'no picture that Pillow can read, or a damaged one'}") from e
+    if isinstance(picture, np.ndarray):
+        if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8 and picture.dtype.kind != "f":
+            raise InputError(f"a picture is {picture.dtype} of shape {picture.shape}; it must be (H,W,3), floats in [0,1] or bytes")
+        if not np.isfinite(picture).all() or picture.size == 0:
+            raise InputError("a picture holds NaN or infinity, or nothing at all")
+        picture = Image.fromarray(picture if picture.dtype == np.uint8 else (picture.clip(0, 1) * 255).round().astype(np.uint8))
+    if not isinstance(picture, Image.Image):
+        raise InputError(f"a picture is a {type(picture).__name__}; give a PIL picture, an array (H,W,3), or a file's name")
+    picture = ImageOps.exif_transpose(picture)
+    if picture.mode.startswith("I") or picture.mode == "F":                         # 16 bits a pixel
+        picture = Image.fromarray((np.asarray(picture, np.float64).clip(0, 65535) / 257).round().astype(np.uint8))
+    if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    return picture.convert("RGB")
+
+
+def read_mask(mask, picture):
+    """As read(), in grey and of the picture's size; black for None."""
+    if mask is None:
+        return Image.new("L", picture.size)
+    if isinstance(mask, np.ndarray) and mask.ndim == 2:
+        mask = np.repeat(mask.astype(np.float32 if mask.dtype == bool else mask.dtype)[..., None], 3, axis=-1)
+    grey = read(mask).convert("L")
+    return grey if grey.size == picture.size else grey.resize(picture.size, Image.Resampling.LANCZOS)
+
+
+def padded(picture, mask, pad):
+    """The picture on a larger grey canvas, and its mask with the new margin white.  pad: (left, top, right, bottom) pixels."""
+    if not isinstance(pad, (list, tuple)) or len(pad) != 4 or any(isinstance(n, bool) or not isinstance(n, int) or n < 0 for n in pad):
+        raise InputError(f"pad is {pad!r}; it must be four whole numbers of pixels: left, top, right, bottom")
+    left, top, right, bottom = pad
+    size = picture.width + left + right, picture.height + top + bottom
+    canvas, wider = Image.new("RGB", size, (128, 128, 128)), Image.new("L", size, 255)
+    canvas.paste(picture, (left, top))
+    wider.paste(mask, (left, top))
+    return canvas, wider
+
+
+def pixels(picture, width, height):
+    """A PIL picture in RGB -> (1,height,width,3) float32 in [0,1], resized as diffusers does."""
+    if picture.size != (width, height):
+        picture = picture.resize((width, height), Image.Resampling.LANCZOS)
+    return np.asarray(picture, np.float32)[None] / 255
+
+
+def mask_pixels(mask, width, height):
+    """A PIL picture in grey -> (1,height,width,1), 1 where it is to be painted and 0 elsewhere."""
+    if mask.size != (width, height):
+        mask = mask.resize((width, height), Image.Resampling.LANCZOS)
+    return (np.asarray(mask, np.float32)[None, ..., None] >= 127.5).astype(np.float32)
+
+
+def depth(depth_map, width, height):
+    """An array (H,W), larger where nearer, or a picture, white where nearest -> (1,height,width,1) from -1 to 1.
+
+    Raises InputError for anything else, and for a map that is the same everywhere."""
+    if not (isinstance(depth_map, np.ndarray) and depth_map.ndim == 2 and depth_map.dtype.kind in "fiu"):
+        depth_map = np.asarray(read(depth_map).convert("L"))
+    if depth_map.size == 0 or not np.abs(depth_map.astype(np.float64)).max() < np.finfo(np.float32).max:
+        raise InputError("depth_map holds NaN or infinity, or nothing; it must be larger where the picture is nearer")
+    found = bicubic(bicubic(depth_map.astype(np.float32), height).T, width).T
+    low, high = found.min(), found.max()
+    if low == high:
+        raise InputError("depth_map is the same everywhere; it must be larger where the picture is nearer")
+    return (2 * (found - low) / (high - low) - 1)[None, ..., None]
+
+
+def bicubic(x, size):
+    """(n,m) -> (size,m): four neighbours of each place, weighed by a cubic with a = -3/4, as torch resizes; Pillow blurs besides.
+    Keys 1981, eq. 4 and 8."""
+    if len(x) == size:
+        return x
+    at = (np.arange(size) + 0.5) * (len(x) / size) - 0.5
+    base = np.floor(at).astype(int)
+    found, a = 0.0, -0.75
+    for k in (-1, 0, 1, 2):
+        d = np.abs(at - (base + k))
+        near, far = ((a + 2) * d - (a + 3)) * d * d + 1, ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
+        found = found + np.where(d <= 1, near, far)[:, None].astype(np.float32) * x[(base + k).clip(0, len(x) - 1)]
+    return found
+
+
+def parse_size(text):
+    """'512x768' -> (width, height)."""
+    found = re.fullmatch(r"(\d+)x(\d+)", text.strip().lower())
+    if not found:
+        raise InputError(f"size {text!r}: expected WIDTHxHEIGHT in pixels, such as 512x512")
+    return int(found[1]), int(found[2])
+
+
+def check_size(width, height, multiple):
+    """Raises InputError unless both sides are whole positive multiples of `multiple`, the pixels of a latent position."""
+    for side, value in (("width", width), ("height", height)):
+        whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+        if not whole or value < multiple or value % multiple:
+            near = max(multiple, round(value / multiple) * multiple) if whole else 64
+            raise InputError(f"{side} is {value!r}; it must be a positive multiple of {multiple}, such as {near}")
+
+
+def save_png(picture, path, parameters=None):
+    """Write a PIL picture, beside its place first and then renamed into it, so that no half file is ever there.
+
+    parameters: what it says of how it was made; None is what is in its .info, as pictures of a Pipeline have it.
+    Raises InputError if the folder is absent or cannot be written, or the disk is full."""
+    path = Path(path)
+    check_folder(path)
+    info = PngInfo()
+    parameters = picture.info.get("parameters") if parameters is None else parameters
+    if parameters is not None:                               # as PIL does it: tEXt is Latin-1, iTXt anything
+        info.add_text("parameters", parameters)
+    beside = path.with_name(f".{secrets.token_hex(6)}.tmp")
+    try:
+        with open(beside, "xb") as file:
+            picture.save(file, format="PNG", pnginfo=info)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except OSError as e:
+        full = e.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None))
+        raise InputError(f"{path}: {'the disk is full' if full else e.strerror or e}; nothing was written") from e
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def check_folder(path):
+    """Raises InputError unless a picture can be put at `path`: called before the work, not after it."""
+    path = Path(path)
+    try:
+        if not path.parent.is_dir():
+            raise InputError(f"{path}: there is no folder {path.parent}; make it first, or choose another place")
+        if path.is_dir():
+            raise InputError(f"{path}: is a folder; name a file in it, such as {path / 'out.png'}")
+    except OSError as e:
+        raise InputError(f"{str(path)[:80]}...: {e.strerror}") from e
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(f"{path}: the folder {path.parent.resolve()} may not be written to; choose another place")
+    if path.suffix.lower() != ".png":
+        raise InputError(f"{path}: minisd writes PNG; end the name in .png")

@@ -1,0 +1,109 @@
+"""The picture codec: pixels (B,8H,8W,3) in [-1,1] <-> latents (B,H,W,4).   [LDM] Rombach et al. 2022, section 3.1."""
+from dataclasses import dataclass
+
+from ..backend import ops
+from ..errors import CheckpointError
+from .config import listed, number, require, whole
+from .nn import attention, conv2d, group_norm, norm_conv2d, tap, upsample_conv2d
+from .unet import resnet
+
+EPS = 1e-6                                                   # of every group norm here
+
+
+@dataclass(frozen=True)
+class VAEConfig:
+    groups: int = 32
+    scaling_factor: float = 0.18215         # the unet's latents are the encoder's times this
+    levels: int = 4                         # each but the last halves the picture
+    layers: int = 2                         # resnets per level of the encoder, one more in the decoder
+    latent_channels: int = 4
+    quant: bool = True                      # has quant_conv and post_quant_conv
+    post_quant: bool = True
+    in_float32: bool = False                # whether its numbers run beyond float16, as Stable Diffusion XL's do
+
+    @classmethod
+    def read(cls, c):
+        """From an AutoencoderKL's config.json.  Raises CheckpointError for a network that minisd does not know."""
+        require("vae", c, act_fn=("silu",), mid_block_add_attention=(True,), shift_factor=(None,), latents_mean=(None,),
+                latents_std=(None,))
+        for kind in [*listed("vae", c, "down_block_types"), *listed("vae", c, "up_block_types")]:
+            require("vae", {"block type": kind}, **{"block type": ("DownEncoderBlock2D", "UpDecoderBlock2D")})
+        scaling = number("vae", c, "scaling_factor", 0.18215)
+        if scaling == 0:
+            raise CheckpointError("vae/config.json: scaling_factor is 0; Stable Diffusion 1 and 2 have 0.18215")
+        return cls(groups=whole("vae", c, "norm_num_groups", 32), scaling_factor=scaling,
+                   levels=len(listed("vae", c, "block_out_channels")), layers=whole("vae", c, "layers_per_block", 1),
+                   latent_channels=whole("vae", c, "latent_channels", 4), quant=bool(c.get("use_quant_conv", True)),
+                   post_quant=bool(c.get("use_post_quant_conv", True)), in_float32=bool(c.get("force_upcast", True)))
+
+    @property
+    def factor(self):
+        """How many pixels a latent position is wide."""
+        return 2 ** (self.levels - 1)
+
+    @property
+    def moments(self):
+        """Channels that encode() gives."""
+        return 2 * self.latent_channels
+
+    def counts(self):
+        """{path of a list of layers: how many this network has}, to hold a checkpoint against."""
+        found = {}
+        for blocks, sampler, layers in (("encoder.down_blocks", "downsamplers", self.layers),
+                                        ("decoder.up_blocks", "upsamplers", self.layers + 1)):
+            found[blocks] = self.levels
+            for i in range(self.levels):
+                found[f"{blocks}.{i}.resnets"] = layers
+                found[f"{blocks}.{i}.{sampler}"] = int(i < self.levels - 1)
+        return {**found, **{f"{half}.mid_block.{part}": k for half in ("encoder", "decoder")
+                            for part, k in (("resnets", 2), ("attentions", 1))}}
+
+
+def pixel_attention(p, x, groups):
+    """One head over all positions, the only place where far pixels see each other: (B,H,W,C) -> (B,H,W,C)."""
+    B, H, W, C = x.shape
+    h = group_norm(p.group_norm, x, groups, EPS).reshape(B, H * W, C)
+    return tap(p, attention(p, h, h, heads=1, bias=True, add=x.reshape(h.shape)).reshape(x.shape))
+
+
+def middle(p, x, groups):
+    """(B,H,W,C) -> (B,H,W,C)"""
+    x = resnet(p.resnets[0], x, None, groups, EPS)
+    x = pixel_attention(p.attentions[0], x, groups)
+    return resnet(p.resnets[1], x, None, groups, EPS)
+
+
+def encode(p, x, cfg):
+    """Pixels (B,8H,8W,3) in [-1,1] -> mean and log-variance of the latent, side by side: (B,H,W,8)."""
+    e = p.encoder
+    x = conv2d(e.conv_in, x, pad=(1, 1))
+    for down in e.down_blocks:
+        for r in down.resnets:
+            x = resnet(r, x, None, cfg.groups, EPS)
+        if "downsamplers" in down:                           # pads below and at the right only
+            x = conv2d(down.downsamplers[0].conv, x, stride=2, pad=(0, 1))
+    x = middle(e.mid_block, x, cfg.groups)
+    x = tap(e, norm_conv2d(e.conv_norm_out, e.conv_out, x, cfg.groups, EPS))
+    return conv2d(p.quant_conv, x) if cfg.quant else x
+
+
+def sample(moments, noise, cfg):
+    """mean + std * noise, scaled for the unet: moments (B,H,W,8), noise (B,H,W,4) -> latents (B,H,W,4)."""
+    mean, logvar = moments[..., :cfg.latent_channels], moments[..., cfg.latent_channels:]
+    return (mean + ops.exp(0.5 * logvar.clip(-30, 20)) * noise) * cfg.scaling_factor
+
+
+def decode(p, latents, cfg):
+    """Latents as the unet has them, (B,H,W,4) -> pixels (B,8H,8W,3), about [-1,1]."""
+    x = latents / cfg.scaling_factor
+    if cfg.post_quant:
+        x = conv2d(p.post_quant_conv, x)
+    d = p.decoder
+    x = middle(d.mid_block, conv2d(d.conv_in, x, pad=(1, 1)), cfg.groups)
+    for up in d.up_blocks:
+        for r in up.resnets:
+            x = resnet(r, x, None, cfg.groups, EPS)
+        if "upsamplers" in up:
+            H, W = x.shape[1:3]
+            x = upsample_conv2d(up.upsamplers[0].conv, x, (2 * H, 2 * W))
+    return tap(d, norm_conv2d(d.conv_norm_out, d.conv_out, x, cfg.groups, EPS))
