@@ -1,76 +1,104 @@
-"""What the unet is told beside the latent and the time: the prompt, as one or two text encoders read it, and for Stable Diffusion XL the
-sizes of the picture.
+"""Conditioning: all that the unet is given besides the noisy latent and the timestep.
 
-A dictionary of arrays, one row for each picture: context (B,M,D), and where the model has them text_embeds (B,P), time_ids (B,6 or 5),
-class_labels (B,) and timestep_cond (B,G), as unet.time_embedding() takes them."""
+A dictionary of arrays, one row for each row of the unet's batch: context (B,M,D), and where the model has them text_embeds (B,P),
+time_ids (B,6 or 5), class_labels (B,) and timestep_cond (B,G), as unet.time_embedding() takes them."""
 import re
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from .backend.ops import concat, xp_of
-from .errors import InputError
-from .networks import clip as text
-from .prompt import syntax as prompt
-from .settings import listed
+from .errors import InputError, listed, warn
+from .networks import clip
+from .networks.clip_config import TextConfig
+from .prompt.chunks import chunks
+from .prompt.syntax import parse
 
 
 @dataclass(frozen=True)
-class Reader:
-    """A text encoder and its tokenizer.  weights: the tree."""
+class TextEncoder:
+    """A text encoder with its tokenizer.  weights: the tree."""
     tokenizer: Any
     weights: Any
-    config: text.TextConfig
+    config: TextConfig
 
 
-def warn_of_unknown(prompts, words, weighing):
-    """Of words that a model trained on few of them has never seen."""
-    said = [t for p in prompts for t, _ in (prompt.parse(p) if weighing else [(p, 1)]) if t]
-    unknown = list(dict.fromkeys(w for t in said for w in re.findall(r"\w+", t.lower()) if w not in words))
+# ---- prompts -> vectors ----------------------------------------------------------------------------------------
+
+
+def warn_of_unknown(prompts, words, weighted):
+    """Of words that a model with a small vocabulary was not trained on."""
+    texts = [text for p in prompts for text, _ in (parse(p) if weighted else [(p, 1)]) if text]
+    unknown = list(dict.fromkeys(w for text in texts for w in re.findall(r"\w+", text.lower()) if w not in words))
     if unknown:
-        warnings.warn(f"this model does not know {listed(unknown)}; `minisd inspect` lists the words it was trained on", stacklevel=4)
+        quoted = listed([f"'{w}'" for w in unknown])
+        warn(f"this model does not know {quoted}; `minisd inspect` lists the words it was trained on")
 
 
-def read(reader, prompts, clip_skip, weighing, xl, upload):
-    """One encoder's reading of B prompts -> (context (B,M,D), pooled (B,P) or None).  xl: as Stable Diffusion XL reads, else as 1 and 2.
+def tokenize(tokenizer, prompts, weighted):
+    """B prompts -> [(ids (n,M), weights (n,M)), ...], n chunks each; one chunk each, cut with a warning, unless `weighted`."""
+    if weighted:
+        return [chunks(tokenizer, p) for p in prompts]
+    ids, cut = tokenizer(prompts)
+    for words in filter(None, cut):
+        warn(f"the prompt is too long: the model reads {tokenizer.length - 2} tokens; left out: {words!r}")
+    return [(i[None], np.ones_like(i[None], np.float32)) for i in ids]
 
-    clip_skip: which layer, counted from the last;  weighing: whether to read prompts as prompt.py says."""
-    if weighing:
-        rows = [prompt.chunks(reader.tokenizer, p) for p in prompts]
-    else:
-        ids, cut = reader.tokenizer(prompts)
-        rows = [(i[None], np.ones_like(i[None], np.float32)) for i in ids]
-        for words in filter(None, cut):
-            warnings.warn(f"the prompt is too long: the model reads {reader.tokenizer.length - 2} tokens; "
-                          f"left out: {words!r}", stacklevel=4)
+
+def encode_with(encoder, prompts, clip_skip, weighted, xl, upload):
+    """B prompts by one text encoder -> (context (B,M,D), pooled (B,P) or None)."""
+    rows = tokenize(encoder.tokenizer, prompts, weighted)
     ids, weights = map(np.concatenate, zip(*rows))
     counts = [len(i) for i, _ in rows]
     if xl:
-        z, pooled = text.encode_xl(reader.weights, upload(ids), reader.config, clip_skip)
+        z, pooled = clip.encode_xl(encoder.weights, upload(ids), encoder.config, clip_skip)
     else:
-        z, pooled = text.encode(reader.weights, upload(ids), reader.config, clip_skip), None
+        z, pooled = clip.encode(encoder.weights, upload(ids), encoder.config, clip_skip), None
     if (weights != 1).any():
-        z = prompt.weighted(z, upload(weights.astype(z.dtype)))
+        z = weigh(z, upload(weights.astype(z.dtype)))
     firsts = np.cumsum([0, *counts[:-1]])
-    return prompt.stacked(z, counts), None if pooled is None else pooled[firsts]      # the pooled vector is the first chunk's
+    return stack_chunks(z, counts), None if pooled is None else pooled[firsts]      # the pooled vector is the first chunk's
 
 
-def encode(readers, prompts, clip_skip, weighing, xl, upload):
-    """B prompts -> {"context": ..., and for Stable Diffusion XL "text_embeds": ...}"""
-    found = [read(reader, prompts, clip_skip, weighing, xl, upload) for reader in readers]
-    told = {"context": concat([z for z, _ in found]) if len(found) > 1 else found[0][0]}
-    return {**told, "text_embeds": found[-1][1]} if xl else told
+def encode(encoders, prompts, clip_skip, weighted, xl, upload):
+    """B prompts -> {"context": (B,M,D)}, and of Stable Diffusion XL "text_embeds": (B,P).
+
+    clip_skip: the text encoder's layer, counted from the last, 1;  weighted: whether to read prompts as prompt/syntax.py says;  xl: as
+    Stable Diffusion XL encodes them, else as 1 and 2;  upload: host array -> the device's"""
+    found = [encode_with(encoder, prompts, clip_skip, weighted, xl, upload) for encoder in encoders]
+    context = concat([z for z, _ in found]) if len(found) > 1 else found[0][0]
+    return {"context": context, "text_embeds": found[-1][1]} if xl else {"context": context}
 
 
-def zeros_like(told):
-    """The reading of no prompt at all, which Stable Diffusion XL was trained with in the place of an empty one."""
-    return {k: xp_of(a).zeros_like(a) for k, a in told.items()}
+def weigh(z, weights):
+    """Vectors z (n,M,D), each times its weight (n,M), then each chunk scaled so that its mean is what it was."""
+    before = z.mean((1, 2), keepdims=True)
+    z = z * weights[..., None]
+    return z * (before / z.mean((1, 2), keepdims=True))
+
+
+def stack_chunks(z, counts):
+    """Chunks z (n,M,D), counts[b] of them for prompt b -> (B,k M,D), k the most of them; shorter ones repeat their last vector."""
+    most, M = max(counts), z.shape[1]
+    rows, at = [], 0
+    for count in counts:
+        whole = z[at:at + count].reshape(count * M, -1)
+        rows += [whole, whole[-1:].repeat((most - count) * M, axis=0)]
+        at += count
+    return z if most == 1 else xp_of(z).concatenate(rows).reshape(len(counts), most * M, -1)
+
+
+# ---- branches of guidance --------------------------------------------------------------------------------------
+
+
+def zeros_like(conditioning):
+    """No prompt at all, which Stable Diffusion XL was trained with in place of an empty one."""
+    return {k: xp_of(a).zeros_like(a) for k, a in conditioning.items()}
 
 
 def joined(first, second):
-    """The rows of one reading, then those of another; the shorter context is repeated at its end, as prompt.stacked does."""
+    """The rows of one conditioning, then those of another; the shorter context is repeated at its end, as in stack_chunks()."""
     most = max(first["context"].shape[1], second["context"].shape[1])
 
     def fitted(name, a):
@@ -80,7 +108,10 @@ def joined(first, second):
     return {k: xp_of(a).concatenate([fitted(k, a), fitted(k, second[k])]) for k, a in first.items()}
 
 
-def guidance_features(scale, dim, dtype):
+# ---- what some models are given with the time ------------------------------------------------------------------
+
+
+def guidance_embedding(scale, dim, dtype):
     """Sinusoids of the guidance scale less 1, (1,dim), sines first.   Luo et al. 2023, section 4.1
 
     In float32, rounded as the reference rounds: a scale of 8.5 is an angle of 7500, which shows each bit of a frequency."""
@@ -91,11 +122,18 @@ def guidance_features(scale, dim, dtype):
 
 
 def time_ids(count, original_size, crops_coords_top_left, target_size, score=None):
-    """What Stable Diffusion XL is told of sizes: (height, width) of the picture it learned from, where that was cut, (top, left), and
-    the size to make; its refiner a score of beauty, 1 to 10, in place of the last -> (1,count) float32.
-    Podell et al. 2023, section 2.2"""
+    """SDXL's sizes: (height, width) of the training image, (top, left) of its crop, (height, width) to make; its refiner has an aesthetic
+    score, 1 to 10, in place of the last -> (1,count) float32.   Podell et al. 2023, section 2.2"""
     for name, pair in (("original_size", original_size), ("crops_coords_top_left", crops_coords_top_left), ("target_size", target_size)):
         if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not all(isinstance(n, (int, np.integer)) and n >= 0 for n in pair):
             raise InputError(f"{name} is {pair!r}; it must be two whole numbers of pixels, the vertical one first")
     last = target_size if count == 6 else (score,)
     return np.array([[*original_size, *crops_coords_top_left, *last]], np.float32)
+
+
+def branches_of_time_ids(unet_config, pooled_width, s, width, height, negatives):
+    """The time_ids of each branch, `negatives` without the prompt and one with it: a list of (1,6 or 5).  s: Settings"""
+    count = (unet_config.projection_class_embeddings_input_dim - pooled_width) // unet_config.addition_time_embed_dim
+    size = height, width
+    scores = [s.negative_aesthetic_score] * negatives + [s.aesthetic_score]
+    return [time_ids(count, s.original_size or size, s.crops_coords_top_left, s.target_size or size, score) for score in scores]

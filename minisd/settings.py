@@ -1,60 +1,55 @@
-"""What callers pass for a run, and whether it can be served."""
+"""What a caller may ask of a run, whatever the task: names, defaults, meanings, and whether it can be served.
+
+`Settings` is the one list of them: signatures, help texts and errors are made from it."""
+import dataclasses
+import difflib
+import functools
+import inspect
 import math
 import secrets
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from .diffusion import rng
-from .errors import InputError
+from .errors import InputError, warn
+
+
+def setting(default, meaning):
+    """A field of Settings with one line of meaning."""
+    return dataclasses.field(default=default, metadata={"meaning": meaning})
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How a picture is made, whatever the task.
-
-    num_inference_steps: 1 .. 1000;  guidance_scale: how hard to follow the prompt, 1 or less = off;  num_images: per prompt
-    guidance_rescale: 0 .. 1, how far the guided prediction is brought back to the spread of the unguided, for models with zero SNR
-    seed: as torch.Generator.manual_seed, or a list with one for each picture; None draws one;  rng: "cpu" or "cuda", whose numbers
-        with a list, all noise of a picture comes from its own generator, so that it is what it would be alone
-    width, height: pixels, multiples of what a latent position is wide (8; 4 for the shipped model); None = as trained
-    sampler: a name in samplers.SAMPLERS, None = the model's own;  sigmas, eta, timestep_spacing: see samplers.sampler
-    clip_skip: which layer of the text encoder is used, counted from the last, 1, as AUTOMATIC1111 counts; None = the model's own, 1,
-        or 2 of Stable Diffusion XL;  of the negative prompt too, as there (in diffusers, of the prompt alone)
-    prompt_syntax: "a1111" reads (weights:1.2), BREAK and prompts of any length (prompt.py), "plain" as diffusers does
-    denoising_end: 0 .. 1, where to stop, for another model to go on from the latent
-    original_size, crops_coords_top_left, target_size: (vertical, horizontal) pixels that Stable Diffusion XL is told, None = the
-        picture's;  aesthetic_score, negative_aesthetic_score: 1 .. 10, that its refiner is told
-    control_image: a picture for the ControlNet, or a list of one for each;  controlnet_conditioning_scale, control_guidance_start,
-        control_guidance_end: how much it counts, 1 in all tasks, and from where to where, 0 .. 1, or a list of one for each
-    guess_mode: whether ControlNets see the prompt's half alone, and count less in high resolutions, so that no prompt is needed"""
-    num_inference_steps: int = 20
-    guidance_scale: float = 7.5
-    seed: Any = None
-    width: int | None = None
-    height: int | None = None
-    sampler: str | None = None
-    num_images: int = 1
-    sigmas: str | None = None
-    eta: float | None = None
-    timestep_spacing: str | None = None
-    rng: str = "cpu"
-    clip_skip: int | None = None
-    prompt_syntax: str = "a1111"
-    guidance_rescale: float = 0.0
-    denoising_end: float | None = None
-    original_size: tuple | None = None
-    crops_coords_top_left: tuple = (0, 0)
-    target_size: tuple | None = None
-    aesthetic_score: float = 6.0
-    negative_aesthetic_score: float = 2.5
-    control_image: Any = None
-    controlnet_conditioning_scale: Any = 1.0
-    guess_mode: bool = False
-    control_guidance_start: Any = 0.0
-    control_guidance_end: Any = 1.0
+    """How a picture is made, whatever the task."""
+    num_inference_steps: int = setting(20, "denoising steps, 1 .. 1000; each is one call of the unet, or two with heun, dpm2 and dpm2_a")
+    guidance_scale: float = setting(7.5, "how strongly to follow the prompt; 1 or less turns guidance off")
+    seed: int | list[int] | None = setting(None, "picture k is drawn from seed + k; a list has one for each; None chooses one")
+    width: int | None = setting(None, "pixels, a multiple of 8 (4 for the shipped model); None = as trained, or the given image's")
+    height: int | None = setting(None, "pixels, as width")
+    num_images: int = setting(1, "pictures per prompt, made in one batch")
+    sampler: str | None = setting(None, "a name in minisd.samplers(); None = the model's own")
+    sigmas: str | None = setting(None, "noise levels laid out anew: 'karras' or 'exponential'")
+    timestep_spacing: str | None = setting(None, "'leading', 'linspace' or 'trailing'; None = as model and sampler say")
+    eta: float | None = setting(None, "noise of ddim: 0 (none) .. 1 (as ddpm)")
+    guidance_rescale: float = setting(0.0, "0 .. 1, restores the spread that guidance widens; 0.7 for models with zero terminal SNR")
+    clip_skip: int | None = setting(None, "text encoder layer, counted from the last, 1, as in AUTOMATIC1111; None = 1, or 2 for SDXL")
+    prompt_syntax: str = setting("a1111", "'a1111' reads (weights:1.2), BREAK and prompts of any length; 'plain' as diffusers does")
+    rng: str = setting("cpu", "whose random numbers: 'cpu' as torch.Generator('cpu'), 'cuda' as a CUDA generator")
+    shared_generator: bool = setting(False, "draw all pictures from one generator, as diffusers does when given a single one")
+    denoising_end: float | None = setting(None, "0 .. 1, stop there, for a refiner to go on from the latent")
+    original_size: tuple[int, int] | None = setting(None, "SDXL: (height, width) of the training image; None = the picture's")
+    crops_coords_top_left: tuple[int, int] = setting((0, 0), "SDXL: (top, left) of the crop")
+    target_size: tuple[int, int] | None = setting(None, "SDXL: (height, width) to make; None = the picture's")
+    aesthetic_score: float = setting(6.0, "SDXL refiner: 1 .. 10")
+    negative_aesthetic_score: float = setting(2.5, "SDXL refiner: 1 .. 10, for the negative prompt")
+    control_image: Any = setting(None, "the ControlNet's image, or a list with one for each")
+    controlnet_conditioning_scale: float | list[float] = setting(1.0, "strength of the ControlNet, or a list")
+    control_guidance_start: float | list[float] = setting(0.0, "0 .. 1, from which share of the steps on it acts, or a list")
+    control_guidance_end: float | list[float] = setting(1.0, "0 .. 1, until which share of the steps it acts, or a list")
+    guess_mode: bool = setting(False, "apply ControlNets to the prompt's branch only, weaker at high resolution; no prompt needed")
 
     def check(self):
         """Raises InputError for a number that is none, or out of range."""
@@ -63,7 +58,65 @@ class Settings:
             value = getattr(self, name)
             if value is not None and not (is_number(value) and low <= value <= high):
                 raise InputError(f"{name} is {value!r}; it must be a number from {low} to {high}")
+        for name in ("guess_mode", "shared_generator"):
+            if not isinstance(getattr(self, name), bool):
+                raise InputError(f"{name} is {getattr(self, name)!r}; it must be True or False")
         return self
+
+    def changed(self):
+        """{name: value} of those that are not at their defaults; lists as tuples."""
+        values = {f.name: (getattr(self, f.name), f.default) for f in dataclasses.fields(self)}
+        return {name: value for name, (value, default) in values.items() if (tuple(value) if isinstance(value, list) else value) != default}
+
+
+# What other programs call some of them.
+ALIASES = {"steps": "num_inference_steps", "cfg": "guidance_scale", "cfg_scale": "guidance_scale", "guidance": "guidance_scale",
+           "negative": "negative_prompt", "scheduler": "sampler", "sigma": "sigmas", "generator": "seed", "batch_size": "num_images",
+           "num_images_per_prompt": "num_images", "output_type": "output", "callback": "progress", "mask": "mask_image",
+           "init_image": "image", "denoise": "strength", "denoising_strength": "strength", "size": "width", "spacing": "timestep_spacing"}
+
+
+def takes_settings(method):
+    """Decorator: a method with a last argument `settings` takes every field of Settings by name in its place, and says so in its signature
+    and its docstring.  An unknown name is an InputError that tells the nearest."""
+    own = inspect.signature(method)
+    left_out = getattr(method, "left_out", ())
+    fields = [f for f in dataclasses.fields(Settings) if f.name not in left_out]
+    keywords = [inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=f.type) for f in fields]
+    parameters = [p for p in own.parameters.values() if p.name != "settings"]
+    known = [p.name for p in parameters[1:]] + [f.name for f in fields]
+
+    @functools.wraps(method)
+    def call(self, *args, **given):
+        unknown = next((name for name in given if name not in known), None)
+        if unknown is not None:
+            raise InputError(f"{method.__name__} takes no {unknown!r}{suggestion(unknown, known)}")
+        settings = Settings(**{f.name: given.pop(f.name) for f in fields if f.name in given})
+        try:
+            bound = own.bind(self, *args, **given, settings=settings)
+        except TypeError as e:
+            raise InputError(f"{method.__name__}: {e}; help({type(self).__name__}.{method.__name__}) lists its arguments") from None
+        return method(*bound.args, **bound.kwargs)
+
+    call.__signature__ = own.replace(parameters=[*parameters, *keywords])
+    lines = [f"    {f.name}: {f.metadata['meaning']} ({f.default!r})" for f in fields]
+    call.__doc__ = "\n".join([inspect.cleandoc(method.__doc__), "", "Settings of every task:", *lines, "",
+                              "Raises InputError for arguments that cannot be served, NumericalError when a latent is no longer finite."])
+    return call
+
+
+def without(*names):
+    """Decorator, below takes_settings: settings that this task does not have."""
+    def mark(method):
+        method.left_out = names
+        return method
+    return mark
+
+
+def suggestion(unknown, known):
+    """"; did you mean ...?" for an argument's or option's name, or nothing."""
+    near = [ALIASES[unknown]] if ALIASES.get(unknown) in known else difflib.get_close_matches(unknown, known, 1, 0.6)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def is_number(value):
@@ -94,21 +147,30 @@ def check_guidance(scale, negatives):
     if not is_number(scale):
         raise InputError(f"guidance_scale is {scale!r}; it must be a number, 1 to turn guidance off, 7.5 as a rule")
     if scale < 1 and scale != 0:                             # 0 is how the turbo models' cards put it
-        warnings.warn(f"guidance_scale {scale:g} is below 1, which turns guidance off, as 1 does", stacklevel=4)
+        warn(f"guidance_scale {scale:g} is below 1, which turns guidance off, as 1 does")
     if scale <= 1 and any(negatives or ()):
-        warnings.warn("without guidance (guidance_scale above 1) a negative prompt has no effect", stacklevel=4)
+        warn("without guidance (guidance_scale above 1) a negative prompt has no effect")
     return float(scale) if scale > 1 else None
 
 
-def generators(seed, count, kind):
-    """A random generator for the whole batch, or a list of one for each picture if `seed` is a list."""
-    if not isinstance(kind, str) or kind not in rng.GENERATORS:
-        raise InputError(f"rng is {kind!r}; choose {' or '.join(rng.GENERATORS)}")
+def seeds(seed, count, shared):
+    """The seed of each picture, a list; or, for a generator that all of them share, one number.  None draws one."""
     if isinstance(seed, (list, tuple)):
+        if shared:
+            raise InputError("shared_generator is for one seed; with a list of seeds each picture has its own generator")
         if len(seed) != count:
             raise InputError(f"{len(seed)} seeds for {count} pictures; give one for each, or one for all")
-        return [rng.GENERATORS[kind](s) for s in seed]
-    return rng.GENERATORS[kind](secrets.randbits(32) if seed is None else seed)
+        return list(seed)
+    seed = secrets.randbits(32) if seed is None else seed
+    rng.check_seed(seed)
+    return seed if shared else [seed + k if seed + k < 2**64 else seed + k - 2**64 for k in range(count)]
+
+
+def generators(seed, kind):
+    """A random generator for the whole batch, or a list of one for each picture if `seed` is a list, as seeds() gives it."""
+    if not isinstance(kind, str) or kind not in rng.GENERATORS:
+        raise InputError(f"rng is {kind!r}; choose {' or '.join(rng.GENERATORS)}")
+    return [rng.GENERATORS[kind](s) for s in seed] if isinstance(seed, list) else rng.GENERATORS[kind](seed)
 
 
 def check_reading(clip_skip, prompt_syntax, layers):
@@ -117,18 +179,3 @@ def check_reading(clip_skip, prompt_syntax, layers):
         raise InputError(f"clip_skip is {clip_skip!r}; this text encoder has {layers} layers: 1 takes the last one's, 2 the one before")
     if prompt_syntax not in ("a1111", "plain"):
         raise InputError(f"prompt_syntax is {prompt_syntax!r}; choose a1111 or plain")
-
-
-def file_list(given, second):
-    """A file, a pair (file, what belongs to it), or a list of such -> [(file, what belongs to it, or `second`), ...]
-
-    Raises InputError for a tuple that is no pair."""
-    items = given if isinstance(given, list) else [given] if given else []
-    if any(isinstance(item, (tuple, list)) and len(item) != 2 for item in items):
-        raise InputError(f"{given!r} is neither a file, nor a pair of a file and what belongs to it, nor a list of such")
-    return [item if isinstance(item, (tuple, list)) else (item, second) for item in items]
-
-
-def listed(names, most=5):
-    """The first few of many names."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

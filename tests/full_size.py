@@ -127,11 +127,11 @@ def engine(folder, name, part):
     x, context, told, latent = inputs(name)
     start = time.perf_counter()
     if part == "unet":
-        found = unet.unet(pipe.unet, x.transpose(0, 2, 3, 1), np.float32([981, 333]), context, pipe.unet_config, **told)
+        found = unet.unet(pipe.unet, x.transpose(0, 2, 3, 1), np.float32([981, 333]), context, pipe.model.unet_config, **told)
     elif part == "vae":
-        found = vae.decode(pipe.vae, latent.transpose(0, 2, 3, 1) * np.float32(pipe.vae_config.scaling_factor), pipe.vae_config)
+        found = vae.decode(pipe.vae, latent.transpose(0, 2, 3, 1) * np.float32(pipe.model.vae_config.scaling_factor), pipe.model.vae_config)
     else:
-        read = pipe.encode_prompts([PROMPT])
+        read = pipe.model.encode_prompts([PROMPT])
         found = np.concatenate([read["context"].ravel(), read["text_embeds"].ravel()])
     seconds = time.perf_counter() - start
     expected = expected.transpose(0, 2, 3, 1) if expected.ndim == 4 else expected

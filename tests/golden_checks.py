@@ -15,9 +15,11 @@ from safetensors.numpy import save_file
 import minisd
 from minisd.checkpoint.weights import Weights
 from minisd.diffusion import samplers
-from minisd.diffusion.rng import TorchCPU
-from minisd.networks import clip as text
-from minisd.networks import controlnet, nn, taesd, unet, vae
+from minisd.diffusion.rng import TorchCPU, latent_noise
+from minisd.networks import clip, controlnet, nn, taesd, unet, vae
+from minisd.networks.clip_config import TextConfig
+from minisd.networks.unet_config import ControlNetConfig, UNetConfig
+from minisd.networks.vae_config import TinyConfig, VAEConfig
 
 FOLDER = Path(__file__).parent / "goldens"
 BOUND = 1e-5                                                 # of the largest value of an output
@@ -77,7 +79,7 @@ def model_inputs(model):
             shape = golden_cases.BATCH, config["in_channels"], h, w
             found[case] = (scale * drawn_models.standard(f"{case}.sample", shape), np.float32(golden_cases.TIMESTEPS),
                            scale * drawn_models.standard(f"{case}.context", (golden_cases.BATCH, 77, config["cross_attention_dim"])),
-                           told(config))
+                           conditioning_of(config))
             if component == "controlnet":
                 found[case][-1]["hint"] = drawn_models.uniform(f"{case}.hint", (golden_cases.BATCH, 3, 8 * h, 8 * w)) / 2 + np.float32(0.5)
         else:
@@ -86,8 +88,8 @@ def model_inputs(model):
     return found
 
 
-def told(config):
-    """What else a unet of this config is told, as unet.time_embedding() takes it."""
+def conditioning_of(config):
+    """The further conditioning of a unet of this config, as unet.time_embedding() takes it."""
     found = {}
     if "addition_embed_type" in config:
         sizes = config["projection_class_embeddings_input_dim"] // config["addition_time_embed_dim"] - 2       # the pooled text has two
@@ -107,21 +109,21 @@ def run_model(model, case, p, trace=True):
 
     def run():
         if component == "text_encoder":
-            return text.encode(p, given, text.TextConfig.read(raw))
+            return clip.encode(p, given, TextConfig.read(raw))
         if component == "text_encoder_2":
-            return text.encode_xl(p, given, text.TextConfig.read(raw))[1]
+            return clip.encode_xl(p, given, TextConfig.read(raw))[1]
         if component == "unet":
-            x, t, context, told = given
-            return unet.unet(p, channels_last(x), t, context, unet.UNetConfig.read(raw), **told)
+            x, t, context, conditioning = given
+            return unet.unet(p, channels_last(x), t, context, UNetConfig.read(raw), **conditioning)
         if component == "controlnet":
-            x, t, context, told = given
-            hint = controlnet.hint(p, channels_last(told["hint"]))
-            told = {k: a for k, a in told.items() if k != "hint"}
+            x, t, context, conditioning = given
+            hint = controlnet.hint(p, channels_last(conditioning["hint"]))
+            conditioning = {k: a for k, a in conditioning.items() if k != "hint"}
             return controlnet.controlnet(p, channels_last(x), t, context, hint, np.ones((13, 1, 1, 1, 1), np.float32),
-                                         controlnet.ControlNetConfig.read(raw), **told)[0]
+                                         ControlNetConfig.read(raw), **conditioning)[0]
         if "AutoencoderTiny" in raw.values():
-            return getattr(taesd, case.split()[0])(p, channels_last(given), taesd.TinyConfig.read(raw))
-        c = vae.VAEConfig.read(raw)
+            return getattr(taesd, case.split()[0])(p, channels_last(given), TinyConfig.read(raw))
+        c = VAEConfig.read(raw)
         if case.startswith("encode"):
             return vae.encode(p, channels_last(given), c)
         return vae.decode(p, channels_last(given) * np.float32(c.scaling_factor), c)   # the golden's input is already divided
@@ -268,8 +270,8 @@ def compare_run(name, golden, folder):
     how = {k: v for k, v in how.items() if k not in ("width", "height") or task == "txt2img"}
 
     expected = channels_last(golden[f"{name}.latent"])
-    found = getattr(pipe, task)(output="latent", **given_to(task, len(controls)), **how)
-    return relative(found, expected), float(np.abs(pipe.decode(expected)[CORNER] - golden[f"{name}.pixels"]).max())
+    found = getattr(pipe, task)(output="latent", **given_to(task, len(controls)), **one_generator(how))
+    return relative(found, expected), float(np.abs(pipe.model.decode(expected)[CORNER] - golden[f"{name}.pixels"]).max())
 
 
 def lora_file(name, path):
@@ -339,6 +341,18 @@ def compare_xl(what, golden, folder):
     return relative(found, channels_last(golden[f"xl {what}.latent"]))
 
 
+def one_generator(how):
+    """With the setting that draws as diffusers does, where one seed is given."""
+    return how if isinstance(how.get("seed"), (list, tuple)) else dict(how, shared_generator=True)
+
+
+def encoded(pipe, pixels, seed):
+    """Latents drawn from the encoder's distribution with torch's numbers of this seed."""
+    c = pipe.model.vae_config
+    shape = len(pixels), pixels.shape[1] // c.factor, pixels.shape[2] // c.factor, c.latent_channels
+    return pipe.model.encode(pixels, latent_noise(TorchCPU(seed), shape))
+
+
 def a_picture():
     """(a PIL picture of 72x56, a mask with soft edges), drawn by name.  Not to be resized: Pillow's versions differ in rounding."""
     from PIL import Image
@@ -354,7 +368,7 @@ def compare_task(name, golden, folder):
     pipe = minisd.load(place if place.exists() else write_pipeline(place, pipeline, channels=channels))
     picture, mask = a_picture()
     given = dict(mask_image=mask) if task == "inpaint" else {}
-    found = getattr(pipe, task)(image=picture, output="latent", **given, **how)
+    found = getattr(pipe, task)(image=picture, output="latent", **given, **one_generator(how))
     return relative(found, channels_last(golden[f"{name}.latent"]))
 
 
@@ -382,7 +396,7 @@ def compare_single(name, golden, folder):
     how = {k: v for k, v in LORA_HOW.items() if task == "txt2img" or k not in ("width", "height")}
     latent = channels_last(golden[f"single {name}.latent"])
     found = getattr(pipe, task)(**how, **given_to(task, 0), output="latent")
-    return max(relative(found, latent), float(np.abs(pipe.decode(latent)[CORNER] - golden[f"single {name}.pixels"]).max()))
+    return max(relative(found, latent), float(np.abs(pipe.model.decode(latent)[CORNER] - golden[f"single {name}.pixels"]).max()))
 
 
 INVERTED = "a photo of <my-cat>, wearing <three-hats> and a scarf"

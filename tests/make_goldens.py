@@ -552,12 +552,13 @@ def check():
 
 
 def compare_tokens(fresh):
+    from minisd.checkpoint.vocabulary import read_vocabulary
     from minisd.prompt.tokenizer import Tokenizer
     wrong = []
     for label, pad in (("plain", None), ("sd2", "!")):
         with tempfile.TemporaryDirectory() as place:
             drawn_models.write_tokenizer(Path(place), pad=pad)
-            ids, _ = Tokenizer.from_folder(place)(golden_cases.PROMPTS)
+            ids, _ = Tokenizer(**read_vocabulary(place))(golden_cases.PROMPTS)
         wrong += [repr(p)[:40] for p, a, b in zip(golden_cases.PROMPTS, ids, fresh[label]) if list(a) != list(b)]
     return float(len(wrong)), ", ".join(wrong), not wrong
 

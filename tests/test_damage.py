@@ -79,7 +79,7 @@ def test_a_latent_consistency_model_in_one_file(files, tmp_path):
     place = "model.diffusion_model.time_embed.cond_proj.weight"
     save_file({**files("SD 1"), place: drawn_models.weight(place, (32, 16))}, tmp_path / "a.safetensors")
     pipe = minisd.load(tmp_path / "a.safetensors")
-    assert pipe.unet_config.guided == 16 and pipe.scheduler["_class_name"] == "LCMScheduler"
+    assert pipe.model.unet_config.time_cond_proj_dim == 16 and pipe.model.scheduler["_class_name"] == "LCMScheduler"
     found = [pipe.txt2img("a fox", **{**HOW, "num_inference_steps": 2}, guidance_scale=g) for g in (2, 9)]
     assert np.abs(found[0] - found[1]).max() > 1e-4
 
@@ -180,7 +180,7 @@ def test_parts_of_other_kinds(sd1_folder, tmp_path):
 
 def test_several_controlnets_as_a_tuple(sd1_folder, tmp_path):
     net = golden_checks.write_controlnet(tmp_path, "controlnet_sd1")
-    assert len(minisd.load(sd1_folder, controlnet=(net, net)).controlnets) == 2
+    assert len(minisd.load(sd1_folder, controlnet=(net, net)).model.controlnets) == 2
 
 
 def test_a_control_picture_of_another_scale(sd1_folder, tmp_path):
@@ -201,7 +201,7 @@ def test_a_vae_of_other_latents(sd1_folder, tmp_path):
 def test_a_vae_in_the_place_of_taesd_is_scaled_as_the_unets_family(tmp_path, files):
     folder = golden_checks.write_family(tmp_path / "taesd", "taesd")
     save_file({k: v for k, v in files("SD 1").items() if k.startswith("first_stage_model.")}, tmp_path / "vae.safetensors")
-    assert minisd.load(folder, vae=tmp_path / "vae.safetensors").vae_config.scaling_factor == 0.18215
+    assert minisd.load(folder, vae=tmp_path / "vae.safetensors").model.vae_config.scaling_factor == 0.18215
 
 
 def test_tokenizers_of_different_lengths(tmp_path):
@@ -219,7 +219,7 @@ def test_a_taesd_with_a_missing_weight_is_told_before_the_work(sd1, tmp_path):
     del arrays["decoder.layers.3.conv.2.weight"]
     save_file(arrays, folder / "diffusion_pytorch_model.safetensors")
     with pytest.raises(CheckpointError, match="1 missing: decoder.layers.3.conv.2.weight"):
-        Preview(sd1, tmp_path / "a.png", folder)
+        Preview(sd1, folder)
 
 
 # ---- values ------------------------------------------------------------------------------------------------------------
@@ -251,16 +251,19 @@ def test_what_does_nothing_is_refused(sd1, how, message):
 
 def test_a_margin_is_never_cut_away(sd1):
     """A canvas of 78x62 becomes 80x64, not 72x56."""
-    assert sd1.inpaint("a fox", golden_checks.a_picture()[0], pad=(3, 3, 3, 3),
-                       num_inference_steps=1, seed=1, output="array").shape == (1, 64,
-                                                                                                                                  80, 3)
+    found = sd1.inpaint("a fox", golden_checks.a_picture()[0], pad=(3, 3, 3, 3), num_inference_steps=1, seed=1, output="array")
+    assert found.shape == (1, 64, 80, 3)
 
 
-def test_a_saved_picture_says_how_it_was_made(sd1, tmp_path):
-    from minisd.image.pixels import save_png
-    save_png(sd1.txt2img("a fox", **{**HOW, "output": "pil"}), tmp_path / "a.png")
-    with Image.open(tmp_path / "a.png") as picture:
-        assert picture.info["parameters"].startswith("a fox\nSteps: 1")
+@pytest.mark.parametrize("ending", ["png", "jpg", "jpeg", "webp", "PNG"])
+def test_a_saved_picture_says_how_it_was_made(sd1, tmp_path, ending):
+    from minisd.image.metadata import read_parameters
+    picture = sd1.txt2img("a fox, 東京", **{**HOW, "output": "pil"})
+    minisd.save(tmp_path / f"a.{ending}", picture)
+    prompt, _, settings = read_parameters(tmp_path / f"a.{ending}")
+    assert prompt == "a fox, 東京" and settings["Steps"] == "1"
+    with Image.open(tmp_path / f"a.{ending}") as opened:
+        assert opened.size == picture.size and opened.format == {"jpg": "JPEG", "jpeg": "JPEG", "webp": "WEBP"}.get(ending, "PNG")
 
 
 @pytest.mark.parametrize("options, message", [

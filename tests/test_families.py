@@ -10,8 +10,7 @@ from golden_checks import Golden
 from safetensors.numpy import load_file, save_file
 
 import minisd
-from minisd import conditioning as conditions
-from minisd import tasks
+from minisd import conditioning, tasks
 from minisd.diffusion import samplers
 from minisd.errors import CheckpointError, InputError
 
@@ -69,9 +68,9 @@ def test_no_negative_prompt_is_not_an_empty_one(xl, xl_folder, tmp_path):
 
 
 def test_a_prompt_is_read_by_both_encoders(xl):
-    told = xl.encode_prompts(["a fox", "a (red:1.5) fox BREAK a cat"])
+    told = xl.model.encode_prompts(["a fox", "a (red:1.5) fox BREAK a cat"])
     assert told["context"].shape == (2, 154, 88) and told["text_embeds"].shape == (2, 32)
-    alone = xl.encode_prompts(["a red fox"], prompt_syntax="plain")
+    alone = xl.model.encode_prompts(["a red fox"], prompt_syntax="plain")
     assert np.abs(told["text_embeds"][1] - alone["text_embeds"][0]).max() < 1e-5, "weights do not touch the pooled vector of chunk 1"
     assert np.abs(told["context"][1, :77] - alone["context"][0]).max() > 1e-2
     np.testing.assert_allclose(xl.txt2img(["a fox", "a (red:1.5) fox BREAK a cat"], **{**QUICK, "seed": [1, 2]}, guidance_scale=1)[0],
@@ -103,7 +102,7 @@ def test_every_step_is_the_bases_or_the_refiners():
         method = samplers.sampler(name, golden_cases.SCHEDULE, 10)
         for share in (0.15, 0.25, 0.5, 0.8, 0.9):
             stop, start = tasks.stop(method, share), tasks.resume(method, share)
-            assert start <= stop < start + method.calls_a_step and start % method.calls_a_step == 0
+            assert start <= stop < start + method.calls_per_step and start % method.calls_per_step == 0
             assert all(t >= 1000 - 1000 * share for t in method.timesteps[:stop]) and 0 <= stop <= len(method.timesteps)
     assert [tasks.stop(samplers.sampler("ddim", golden_cases.SCHEDULE, 10), s) for s in (0.15, 0.8, 1.0)] == [1, 8, 10]
 
@@ -119,7 +118,7 @@ def test_the_whole_way_or_none_of_it(xl):
     with pytest.raises(InputError, match="denoising_start 0.999 leaves no step of 2"):
         xl.img2img("a fox", latents, denoising_start=0.999, sampler="ddim", num_inference_steps=2, timestep_spacing="trailing")
     for how in (dict(strength=0.2, denoising_end=0.5), dict(denoising_start=0.8, denoising_end=0.5)):
-        with pytest.raises(InputError, match="denoising_end 0.5 is before the step that this picture begins with"):
+        with pytest.raises(InputError, match="denoising_end 0.5 is before the step that this picture starts with"):
             xl.img2img("a fox", latents, num_inference_steps=10, **how)
     with pytest.raises(InputError, match="width and height are 512 and None; these latents are of a picture 64x64"):
         xl.img2img("a fox", latents, denoising_start=0.5, width=512)
@@ -149,10 +148,10 @@ def test_parts_of_different_models(xl_folder, tmp_path):
 def test_a_word_ends_where_the_prompt_does(xl_folder, tmp_path):
     """The pooled vector is the end token's, though a new word's number is larger (which misleads the reference)."""
     taught = minisd.load(xl_folder, textual_inversion=(golden_checks.xl_inversion_file(tmp_path / "w.safetensors"), "<tower>"))
-    ids = taught.readers[1].tokenizer(["a <tower> hill"])[0]
-    assert ids.max() > 49407 and taught.readers[1].config.eos == 49407
-    told = taught.encode_prompts(["a <tower> hill"])
-    assert np.abs(told["text_embeds"] - taught.encode_prompts(["a <tower>"])["text_embeds"]).max() > 1e-3
+    second = taught.model.text_encoders[1]
+    assert second.tokenizer(["a <tower> hill"])[0].max() > 49407 and second.config.eos == 49407
+    found = taught.model.encode_prompts(["a <tower> hill"])
+    assert np.abs(found["text_embeds"] - taught.model.encode_prompts(["a <tower>"])["text_embeds"]).max() > 1e-3
 
 
 def test_words_for_another_family(xl_folder, sd1_folder, tmp_path):
@@ -173,19 +172,19 @@ def test_words_for_another_family(xl_folder, sd1_folder, tmp_path):
 def test_lcm_is_told_the_guidance_and_asked_once(folders, monkeypatch):
     place = folders / "family lcm 4"
     pipe = minisd.load(place if place.exists() else golden_checks.write_family(place, "lcm"))
-    rows, call = [], pipe.predict_noise
-    monkeypatch.setattr(pipe, "predict_noise", lambda x, t, **told: rows.append(len(x)) or call(x, t, **told))
+    rows, call = [], pipe.model.predict_noise
+    monkeypatch.setattr(pipe.model, "predict_noise", lambda x, *given: rows.append(len(x)) or call(x, *given))
     found = [pipe.txt2img("a fox", **QUICK, guidance_scale=g) for g in (1.0, 8.5)]
     assert set(rows) == {1} and np.abs(found[0] - found[1]).max() > 1e-3
     with pytest.warns(UserWarning, match="a negative prompt has no effect"):
         pipe.txt2img("a fox", "a dog", **QUICK, guidance_scale=8.5)
-    with pytest.raises(InputError, match="lcm knows 50 levels of noise and cannot make 51 steps"):
+    with pytest.raises(InputError, match="lcm knows 50 noise levels and cannot make 51 steps"):
         pipe.txt2img("a fox", **{**QUICK, "num_inference_steps": 51})
 
 
-def test_guidance_features():
+def test_guidance_embedding():
     """Sines, then cosines, of 1000 (w - 1) at frequencies from 1 down to 1/10000."""
-    found = conditions.guidance_features(2.25, 64, "float32")
+    found = conditioning.guidance_embedding(2.25, 64, "float32")
     angles = 1250 * 10000.0 ** (-np.arange(32) / 31)
     np.testing.assert_allclose(found[0], np.concatenate([np.sin(angles), np.cos(angles)]), atol=3e-4)
 
@@ -212,7 +211,7 @@ def test_marks_of_v_prediction(tmp_path):
     import ldm_files
     marks = {"v_pred": np.zeros(0, np.float32), "ztsnr": np.zeros(0, np.float32)}
     save_file({**ldm_files.arrays("XL"), **marks}, tmp_path / "v.safetensors")
-    scheduler = minisd.load(tmp_path / "v.safetensors").scheduler
+    scheduler = minisd.load(tmp_path / "v.safetensors").model.scheduler
     assert scheduler["prediction_type"] == "v_prediction" and scheduler["rescale_betas_zero_snr"]
 
 
@@ -225,8 +224,8 @@ def test_a_vaes_file_takes_the_models_scale(tmp_path):
               tmp_path / "vae.safetensors")
     z = np.ones((1, 2, 2, 4), np.float32)
     own, other = (minisd.load(tmp_path / "xl.safetensors", **how) for how in ({}, dict(vae=tmp_path / "vae.safetensors")))
-    assert own.vae_config.scaling_factor == other.vae_config.scaling_factor == 0.13025
-    np.testing.assert_array_equal(own.decode(z), other.decode(z))
+    assert own.model.vae_config.scaling_factor == other.model.vae_config.scaling_factor == 0.13025
+    np.testing.assert_array_equal(own.model.decode(z), other.model.decode(z))
 
 
 # ---- TAESD, depth ----------------------------------------------------------------------------------------------------
@@ -236,11 +235,11 @@ def test_taesd_in_the_place_of_a_vae(sd1_folder, tmp_path):
     folder = drawn_models.write_network(tmp_path / "taesd", "vae", golden_cases.MODELS["taesd"][1], Golden("taesd").about["shapes"])
     found = minisd.load(sd1_folder, vae=folder)
     pixels = golden_checks.channels_last(golden_checks.model_inputs("taesd")["encode wide"]) / 2 + 0.5
-    np.testing.assert_array_equal(found.encode(pixels, seed=1), found.encode(pixels, seed=2))        # nothing is drawn
+    np.testing.assert_array_equal(*(golden_checks.encoded(found, pixels, seed) for seed in (1, 2)))                  # nothing is drawn
     expected = golden_checks.channels_last(Golden("taesd")["encode wide.output"])
-    assert golden_checks.relative(found.encode(pixels, seed=1), expected) <= golden_checks.BOUND
+    assert golden_checks.relative(found.model.encode(pixels), expected) <= golden_checks.BOUND
     by_file = minisd.load(sd1_folder, vae=folder / "diffusion_pytorch_model.safetensors")
-    np.testing.assert_array_equal(by_file.decode(expected), found.decode(expected))
+    np.testing.assert_array_equal(by_file.model.decode(expected), found.model.decode(expected))
     broken = load_file(folder / "diffusion_pytorch_model.safetensors")
     del broken["decoder.layers.3.conv.2.weight"]
     save_file(broken, folder / "diffusion_pytorch_model.safetensors")

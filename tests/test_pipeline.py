@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 import minisd
-from minisd import pipeline
+from minisd import denoising, model
 from minisd.backend import threads
 from minisd.diffusion import samplers
 from minisd.errors import InputError, NumericalError
@@ -23,7 +23,7 @@ def test_outputs(sd1):
     assert array.shape == (1, 64, 64, 3) and array.dtype == np.float32 and 0 <= array.min() and array.max() <= 1
     assert latent.shape == (1, 8, 8, 4) and latent.dtype == np.float32
     assert np.array_equal(np.asarray(picture), (array[0] * 255).round().astype(np.uint8))
-    assert np.array_equal(sd1.decode(latent), array)
+    assert np.array_equal(sd1.model.decode(latent), array)
 
 
 def test_low_memory_draws_the_same_and_keeps_nothing(sd1, sd1_folder):
@@ -38,9 +38,9 @@ def test_low_memory_draws_the_same_and_keeps_nothing(sd1, sd1_folder):
 
 def test_low_memory_works_in_smaller_pieces(sd1_folder, monkeypatch):
     seen, pipes = [], [minisd.load(sd1_folder, low_memory=low_memory) for low_memory in (False, True)]
-    monkeypatch.setattr(pipeline.unet, "unet", lambda p, x, *_, **__: seen.append(threads.budget()) or x)
+    monkeypatch.setattr(model.unet, "unet", lambda p, x, *_, **__: seen.append(threads.budget()) or x)
     for pipe in pipes:
-        pipe.predict_noise(np.zeros((1, 8, 8, 4), np.float32), 1, None)
+        pipe.model.predict_noise(np.zeros((1, 8, 8, 4), np.float32), 1, {"context": None})
     assert seen[1] < seen[0] / 4
 
 
@@ -66,10 +66,20 @@ def test_predicted_x0_and_eps_are_consistent(name, prediction):
         assert np.isclose(np.hypot(s.alpha[i], s.sigma[i]) * np.abs(s.scale_input(x, i)).max(), np.abs(x).max())
 
 
-def test_several_pictures_from_one_seed_are_drawn_together(sd1):
+def test_picture_k_has_the_seed_s_plus_k(sd1):
     two = sd1.txt2img(**SMALL, num_images=2, output="latent")
-    one = sd1.txt2img(**SMALL, output="latent")
-    assert two.shape == (2, 8, 8, 4) and np.allclose(two[:1], one, atol=1e-4) and not np.allclose(two[1], two[0], atol=0.1)
+    for k in range(2):
+        assert np.allclose(two[k:k + 1], sd1.txt2img(**{**SMALL, "seed": 1 + k}, output="latent"), atol=1e-4)
+    assert not np.allclose(two[1], two[0], atol=0.1)
+    last = sd1.txt2img(**{**SMALL, "seed": 2**64 - 1}, num_images=2)
+    assert "Seed: 18446744073709551615," in last[0].info["parameters"] and "Seed: 0," in last[1].info["parameters"]
+
+
+def test_a_shared_generator_draws_one_picture_after_the_other(sd1):
+    """As diffusers does; the goldens hold it to that."""
+    two = sd1.txt2img(**SMALL, num_images=2, shared_generator=True, output="latent")
+    own = sd1.txt2img(**SMALL, num_images=2, output="latent")
+    assert np.allclose(two[0], own[0], atol=1e-4) and not np.allclose(two[1], own[1], atol=0.1)
 
 
 def test_a_seed_for_each_picture(sd1):
@@ -103,7 +113,7 @@ def test_numbers_of_numpys_types_change_nothing(sd1):
                                              (np.zeros((1, 10, 16, 3)), "multiple of 8")])
 def test_what_cannot_be_encoded(sd1, pixels, message):
     with pytest.raises(InputError, match=message):
-        sd1.encode(pixels, seed=0)
+        sd1.model.encode(pixels)
 
 
 def test_the_pipelines_corrections_of_a_scheduler():
@@ -123,7 +133,7 @@ def test_trailing_spacing_never_goes_below_0(name):
 
 def test_guidance_of_1_is_off(sd1, monkeypatch):
     sizes = []
-    monkeypatch.setattr(sd1, "predict_noise", lambda x, t, **told: sizes.append(len(x)) or np.zeros_like(x))
+    monkeypatch.setattr(sd1.model, "predict_noise", lambda x, t, *_: sizes.append(len(x)) or np.zeros_like(x))
     sd1.txt2img(**SMALL, guidance_scale=1, output="latent")
     assert set(sizes) == {1}
 
@@ -137,7 +147,7 @@ def test_seeds_0_and_beyond_32_bits(sd1):
 def test_no_seed_is_another_picture_each_time(sd1):
     how = {**SMALL, "seed": None}
     a, b = sd1.txt2img(**how), sd1.txt2img(**how)
-    assert a.info["parameters"] != b.info["parameters"], "the drawn seed is told"
+    assert a.info["parameters"] != b.info["parameters"], "the chosen seed is written"
 
 
 def test_the_cuda_stream(sd1):
@@ -156,7 +166,7 @@ def test_the_models_own_size_and_sampler(sd1):
 
 
 def test_batches_are_counted_where_they_are_read(sd1):
-    pictures = sd1.txt2img(**SMALL, num_images=2, sampler="euler", sigmas="karras", negative_prompt="b, c")
+    pictures = sd1.txt2img(**SMALL, num_images=2, shared_generator=True, sampler="euler", sigmas="karras", negative_prompt="b, c")
     assert pictures[1].info["parameters"] == (
         "a cat\nNegative prompt: b, c\nSteps: 2, Sampler: Euler, Schedule type: Karras, CFG scale: 7.5, Seed: 1, Size: 64x64, "
         "Model: sd1, RNG: CPU, Batch size: 2, Batch pos: 1, Version: minisd")
@@ -179,8 +189,8 @@ REFUSED = [
     (dict(width=100), "multiple of 8, such as 96"), (dict(height=0), "multiple of 8"), (dict(height=-64), "multiple of 8"),
     (dict(width="64"), "multiple of 8"), (dict(seed=1.5), "whole number"), (dict(seed=2**64), "whole number"),
     (dict(seed=[1, 2]), "2 seeds for 1 pictures"), (dict(guidance_scale=float("nan")), "guidance_scale is nan"),
-    (dict(guidance_scale="high"), "must be a number"), (dict(sampler="eular"), "choose one of ddpm, ddim"),
-    (dict(sampler="ddim", sigmas="karras"), "with lms, euler"), (dict(sampler="euler", sigmas="cosine"), "'karras' or 'exponential'"),
+    (dict(guidance_scale="high"), "must be a number"), (dict(sampler="eular"), "choose one of ddim, euler"),
+    (dict(sampler="ddim", sigmas="karras"), "with euler, heun"), (dict(sampler="euler", sigmas="cosine"), "'karras' or 'exponential'"),
     (dict(sampler="euler", eta=0.5), "eta is ddim's alone"), (dict(sampler="ddim", eta=2.0), "0 .deterministic. to 1"),
     (dict(timestep_spacing="even"), "leading, linspace or trailing"), (dict(rng="mps"), "cpu or cuda"),
     (dict(output="jpeg"), "pil, array or latent"), (dict(num_images=0), "1 or more"), (dict(prompt=3), "string or a list"),
@@ -198,7 +208,7 @@ REFUSED += [
 
 @pytest.mark.parametrize("how, message", REFUSED, ids=[str(r[0]) for r in REFUSED])
 def test_refused_before_anything_is_computed(sd1, how, message, monkeypatch):
-    monkeypatch.setattr(sd1, "encode_prompts", lambda prompts: pytest.fail("the text encoder ran"))
+    monkeypatch.setattr(sd1.model, "encode_prompts", lambda *_: pytest.fail("the text encoder ran"))
     with pytest.raises(InputError, match=message):
         sd1.txt2img(**{**SMALL, **how})
 
@@ -211,7 +221,7 @@ def test_few_steps_of_pndm_with_runge_kutta(sd1):
 
 def test_nan_names_the_step(sd1, monkeypatch):
     calls = itertools.count()
-    monkeypatch.setattr(sd1, "predict_noise", lambda x, t, **told: np.full_like(x, np.nan if next(calls) == 1 else 0))
+    monkeypatch.setattr(sd1.model, "predict_noise", lambda x, t, *_: np.full_like(x, np.nan if next(calls) == 1 else 0))
     with pytest.raises(NumericalError, match=r"after step 2 of 3 \(timestep 1\).*minisd inspect"):
         sd1.txt2img(**SMALL)
 
@@ -220,7 +230,7 @@ def test_nan_in_the_weights_of_the_vae(sd1_folder):
     pipe = minisd.load(sd1_folder)
     pipe.vae.decoder.conv_in.bias[0] = np.nan
     with pytest.raises(NumericalError, match="vae's weights may be damaged"):
-        pipe.decode(np.zeros((1, 2, 2, 4), np.float32))
+        pipe.model.decode(np.zeros((1, 2, 2, 4), np.float32))
 
 
 def test_float64(sd1_folder, sd1):
@@ -242,6 +252,6 @@ def test_the_loop_stands_alone():
             return ((u * np.hypot(a, sd) - a * target) / sd).astype(np.float32)
 
         if name != "pndm":                                   # whose second visit sees another level at the same timestep
-            *_, last = pipeline.denoise(predict, s, x * s.init_sigma, lambda: np.zeros_like(x))
+            *_, last = denoising.denoise(predict, s, x * s.init_sigma, lambda: np.zeros_like(x))
             assert np.abs(last.latent - target).max() < 0.2, name
             assert np.abs(last.x0 - target).max() < 0.02, name

@@ -44,7 +44,7 @@ def test_size_and_notices():
 
 
 def test_unknown_words_are_said(pipe):
-    with pytest.warns(UserWarning, match="does not know astronaut, riding; `minisd inspect` lists the words"):
+    with pytest.warns(UserWarning, match="does not know 'astronaut', 'riding'; `minisd inspect` lists the words"):
         pipe.txt2img("an astronaut riding a horse", num_inference_steps=1, seed=0, output="latent")
     pipe.txt2img("a horse, cartoon style on a light blue background", num_inference_steps=1, seed=0, output="latent")
 

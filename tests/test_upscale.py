@@ -34,8 +34,8 @@ def test_a_small_picture_is_not_cut_up(pipe):
 
 def test_a_large_picture_in_pieces(pipe, monkeypatch):
     """Every piece is as large as asked for, and together they are near what one would be."""
-    sizes, call = set(), pipe.predict_noise
-    monkeypatch.setattr(pipe, "predict_noise", lambda x, t, **told: sizes.add(x.shape[1:3]) or call(x, t, **told))
+    sizes, call = set(), pipe.model.predict_noise
+    monkeypatch.setattr(pipe.model, "predict_noise", lambda x, *a, **given: sizes.add(x.shape[1:3]) or call(x, *a, **given))
     image = golden_checks.a_picture()[0]
     found = pipe.upscale("a fox", image, output="array", tile=32, **QUICK)
     assert sizes == {(32, 32)} and found.shape == (1, 4 * 56, 4 * 72, 3)
@@ -77,8 +77,8 @@ def test_what_is_done_pixel_by_pixel_is_the_same_in_pieces(factor):
     """Weights add up to one: a function of each position alone comes out whole."""
     x = np.random.default_rng(0).standard_normal((2, 37, 50, 3))
 
-    def run(rows, columns):
-        return np.sin(x[:, rows, columns]).repeat(factor, axis=1).repeat(factor, axis=2)
+    def run(piece):
+        return np.sin(piece).repeat(factor, axis=1).repeat(factor, axis=2)
 
     expected = np.sin(x).repeat(factor, axis=1).repeat(factor, axis=2)
     np.testing.assert_allclose(tiles.tiled(run, x, 16, 4, factor), expected, atol=1e-12)
@@ -86,13 +86,13 @@ def test_what_is_done_pixel_by_pixel_is_the_same_in_pieces(factor):
 
 def test_a_piece_fades_where_it_overlaps():
     """Two pieces of 6 that share 2 of 10 positions, one all 0 and one all 1: from one to the other in even steps."""
-    x = np.zeros((1, 6, 10, 1))
-    found = tiles.tiled(lambda rows, columns: np.full((1, 6, 6, 1), float(columns.start > 0)), x, 6, 2)
+    x = np.broadcast_to(np.arange(10.0)[:, None], (1, 6, 10, 1))
+    found = tiles.tiled(lambda piece: np.full((1, 6, 6, 1), float(piece[0, 0, 0, 0] > 0)), x, 6, 2)
     np.testing.assert_allclose(found[0, 0, :, 0], [0, 0, 0, 0, 0.25, 0.75, 1, 1, 1, 1])
 
 
 def test_decoding_in_pieces(sd1):
     z = np.random.default_rng(0).standard_normal((1, 12, 20, 4)).astype(np.float32)
-    whole, pieces = sd1.decode(z), sd1.decode(z, tile=8)
+    whole, pieces = sd1.model.decode(z), sd1.model.decode(z, tile=8)
     assert pieces.shape == whole.shape and 0 < np.abs(pieces - whole).mean() < 0.2
-    np.testing.assert_array_equal(sd1.decode(z, tile=20), whole)
+    np.testing.assert_array_equal(sd1.model.decode(z, tile=20), whole)

@@ -219,7 +219,7 @@ def pictures_of(pipe, prompts, seeds, steps, guidance, batch=24):
 
 
 def through_vae(pipe, pictures):
-    return np.concatenate([pipe.decode(pipe.encode(np.array(pictures[k:k + 24]), seed=0)) for k in range(0, len(pictures), 24)])
+    return np.concatenate([pipe.model.decode(pipe.encode(np.array(pictures[k:k + 24]), seed=0)) for k in range(0, len(pictures), 24)])
 
 
 def percent(scores, measure):

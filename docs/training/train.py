@@ -23,6 +23,7 @@ from diffusers.models.attention_processor import AttnProcessor
 from scenes import Scenes, vocabulary
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from minisd.checkpoint.vocabulary import read_vocabulary
 from minisd.prompt.tokenizer import Tokenizer
 
 TEXT = dict(hidden_size=128, intermediate_size=512, num_hidden_layers=2, num_attention_heads=4, hidden_act="quick_gelu",
@@ -121,7 +122,7 @@ def main():
     a = arguments()
     torch.manual_seed(a.seed)
     torch.set_num_threads(a.threads)
-    tokenizer = Tokenizer.from_folder(a.tokenizer)
+    tokenizer = Tokenizer(**read_vocabulary(a.tokenizer))
     vae = AutoencoderKL.from_pretrained(a.vae, torch_dtype=torch.float32).to(a.device).eval().requires_grad_(False)
     tokens = tokenizer.size
     if a.start:

@@ -1,10 +1,10 @@
 """Convolutions on a CPU.  Importing this file puts them beside their definitions in ops.py.
 
-A 3x3 convolution of stride 1 over a picture that is large enough goes Winograd's way, F(4x4,3x3) of Lavin & Gray 2016: 4x4
+A 3x3 convolution of stride 1 over a large enough feature map takes the Winograd algorithm F(4x4,3x3) of Lavin & Gray 2016: 4x4
 outputs come from a tile of 6x6 inputs by 36 products where the definition has 144; over a smaller one F(2x2,3x3), 16 for 36.
-The others become one product of matrices, of patches of the input by the weights (im2col).  Either way some lines of the
-picture at a time are brought into scratch memory, normalised on the way there where a norm comes first, and what leaves it is
-complete: no array as large as the picture is made in between.  docs/cpu.md has what each of these gains."""
+The others become one matrix product, of patches of the input by the weights (im2col).  In both, some rows of the map at a time
+are brought into scratch memory, normalised on the way there where a norm comes first, and what leaves it is complete: no array
+as large as the map is made in between.  docs/cpu.md has what each of these gains."""
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,41 +73,57 @@ DOUBLED = doubled((0, 1))
 
 
 @ops.fast(np.ndarray)
-def conv2d(x, weight, bias=None, stride=1, pad=(0, 0), add=None, overwrite_add=False):
-    """Winograd's way, or patches; a 1x1 convolution is a linear layer."""
+def conv2d(x, weight, bias=None, stride=1, pad=(0, 0), add=None):
+    """By the Winograd algorithm, or im2col; a 1x1 convolution is a linear layer."""
     if weight.shape[:2] == (1, 1) and stride == 1 and pad == (0, 0):
-        return linear(x, weight[0, 0].T, bias, add, overwrite_add)
-    way = best_way(x.shape, weight.shape) if stride == 1 and pad == (1, 1) else None
-    if way is None:
+        return linear(x, weight[0, 0].T, bias, add)
+    algorithm = best_winograd(x.shape, weight.shape) if stride == 1 and pad == (1, 1) else None
+    if algorithm is None:
         return by_patches(x, weight, bias, stride, pad, add=add)
-    return by_tiles(way, x, weight, bias, x.shape[1:3], add=add)
+    return by_tiles(algorithm, x, weight, bias, x.shape[1:3], add=add)
 
 
 @ops.fast(np.ndarray)
-def norm_conv2d(x, norm_weight, norm_bias, weight, bias, groups, eps, add=None, overwrite_x=False):
+def norm_conv2d(x, norm, conv, groups, eps, add=None):
     """The norm's statistics in one pass over x; then it is applied to each strip on its way into scratch memory."""
-    norm = norm_factors(x, norm_weight, norm_bias, groups, eps)
-    way = best_way(x.shape, weight.shape)
-    if way is None:
-        return by_patches(x, weight, bias, 1, (1, 1), norm, add)
-    return by_tiles(way, x, weight, bias, x.shape[1:3], norm, add, overwrite_x)
+    return normed(x, norm, conv, groups, eps, add)
+
+
+def normed(x, norm, conv, groups, eps, add=None, overwrite_x=False):
+    """norm_conv2d;  overwrite_x: whether the result may take the memory of x"""
+    factors, algorithm = norm_factors(x, *norm, groups, eps), best_winograd(x.shape, conv[0].shape)
+    if algorithm is None:
+        return by_patches(x, *conv, 1, (1, 1), factors, add)
+    return by_tiles(algorithm, x, *conv, x.shape[1:3], factors, add, overwrite_x)
+
+
+@ops.fast(np.ndarray)
+def residual_block(x, norm1, conv1, norm2, conv2, groups, eps, shift=None, shortcut=None):
+    """Nobody else sees what the first convolution gives, so the second one is written over it, and the shortcut added in place."""
+    h = normed(x, norm1, conv1, groups, eps, shift)
+    h = normed(h, norm2, conv2, groups, eps, x if shortcut is None else None, overwrite_x=True)
+    if shortcut is not None:
+        weight, bias = shortcut
+        flat = h.reshape(-1, h.shape[-1])
+        product(x.reshape(-1, x.shape[-1]), weight[0, 0], flat, bias, add=flat)
+    return h
 
 
 @ops.fast(np.ndarray)
 def upsample_conv2d(x, weight, bias, size):
     """Straight from the small picture, where that has the same size as `size` once doubled; else it declines."""
     B, h, w, C = x.shape
-    if size != (2 * h, 2 * w) or best_way((B, *size, C), weight.shape) is not LARGE:
+    if size != (2 * h, 2 * w) or best_winograd((B, *size, C), weight.shape) is not LARGE:
         return NotImplemented
     return by_tiles(DOUBLED, x, weight, bias, size)
 
 
-def best_way(shape, weight_shape):
-    """The largest tiles of which there are enough, for a 3x3 filter of enough channels; None where patches are faster."""
+def best_winograd(shape, weight_shape):
+    """The largest tiles of which there are enough, for a 3x3 filter of enough channels; None where im2col is faster."""
     B, H, W, C = shape
-    for way in (LARGE, SMALL):
-        if weight_shape[:2] == (3, 3) and C >= 16 and B * -(-H // way.m) * -(-W // way.m) >= TILES:
-            return way
+    for algorithm in (LARGE, SMALL):
+        if weight_shape[:2] == (3, 3) and C >= 16 and B * -(-H // algorithm.m) * -(-W // algorithm.m) >= TILES:
+            return algorithm
     return None
 
 
@@ -134,8 +150,8 @@ def padded(x, n, top, left, shape, norm, first=None):
     return out
 
 
-def by_tiles(way, x, weight, bias, size, norm=None, add=None, overwrite_x=False):
-    """A 3x3 convolution by Winograd's way: x (B,h,w,C), weight (3,3,C,O) -> (B,H,W,O), (H,W) = size.
+def by_tiles(winograd, x, weight, bias, size, norm=None, add=None, overwrite_x=False):
+    """A 3x3 convolution by the Winograd algorithm: x (B,h,w,C), weight (3,3,C,O) -> (B,H,W,O), (H,W) = size.
 
     Block by block of lines: first the inputs are transformed, shared among the threads by lines; then each thread takes some
     output channels, transforms their weights, multiplies and transforms back.  The transformed weights are not kept: they are
@@ -148,8 +164,9 @@ def by_tiles(way, x, weight, bias, size, norm=None, add=None, overwrite_x=False)
     if add is not None and add.shape[1:3] == (1, 1):         # the same for all of a picture: as good as a bias
         bias, add = bias + add[:, 0, 0], None
     bias = np.broadcast_to(bias, (B, O))
-    a, b, g = (m.astype(dtype) for m in (way.A, way.B, way.G))
-    K, m, high, wide = len(b), way.m, -(-H // way.m), -(-W // way.m)                          # tiles below and beside each other
+    a, b, g = (m.astype(dtype) for m in (winograd.A, winograd.B, winograd.G))
+    K, m, window, step = len(b), winograd.m, winograd.window, winograd.step
+    high, wide = -(-H // m), -(-W // m)                      # rows and columns of tiles
     out = x if overwrite_x and x.shape == (B, H, W, O) else np.empty((B, H, W, O), dtype)
 
     def block(first, last, above):
@@ -160,13 +177,13 @@ def by_tiles(way, x, weight, bias, size, norm=None, add=None, overwrite_x=False)
 
         def inputs(part):
             for n, i, j in within(first + part[0], first + part[1], high):
-                s = padded(x, n, i * way.step - 1, -1, ((j - i - 1) * way.step + way.window, (wide - 1) * way.step + way.window), norm,
+                s = padded(x, n, i * step - 1, -1, ((j - i - 1) * step + window, (wide - 1) * step + window), norm,
                            above if part[0] == 0 and i else None)
-                tiles = scratch("tiles", (way.window, way.window, j - i, wide, C), dtype)
+                tiles = scratch("tiles", (window, window, j - i, wide, C), dtype)
                 down, along, channel = s.strides
-                np.copyto(tiles, as_strided(s, tiles.shape, (down, along, down * way.step, along * way.step, channel)))
+                np.copyto(tiles, as_strided(s, tiles.shape, (down, along, down * step, along * step, channel)))
                 k = n * high + i - first
-                np.matmul(b, tiles.reshape(way.window ** 2, -1), out=V.reshape(K, -1)[:, k * wide * C:(k + j - i) * wide * C])
+                np.matmul(b, tiles.reshape(window ** 2, -1), out=V.reshape(K, -1)[:, k * wide * C:(k + j - i) * wide * C])
 
         def outputs(item):
             (i, j), (c, d) = item

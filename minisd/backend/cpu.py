@@ -53,12 +53,11 @@ def each_row(ufunc, y, row):
 
 
 @ops.fast(np.ndarray)
-def linear(x, weight, bias=None, add=None, overwrite_add=False):
+def linear(x, weight, bias=None, add=None):
     """x (...,C), weight (O,C) -> (...,O)"""
     C, O = x.shape[-1], weight.shape[0]
-    out = add if overwrite_add else np.empty((*x.shape[:-1], O), x.dtype)
-    flat = out.reshape(-1, O)
-    product(x.reshape(-1, C), weight.T, flat, bias, add if add is None else flat if overwrite_add else add.reshape(-1, O))
+    out = np.empty((*x.shape[:-1], O), x.dtype)
+    product(x.reshape(-1, C), weight.T, out.reshape(-1, O), bias, add if add is None else add.reshape(-1, O))
     return out
 
 

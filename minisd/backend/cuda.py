@@ -71,7 +71,7 @@ def linear_by(x, weight, bias, add=None, every=1, geglu=False):
 
 
 @ops.fast(cupy.ndarray)
-def linear(x, weight, bias=None, add=None, overwrite_add=False):
+def linear(x, weight, bias=None, add=None):
     if not half(x, weight, bias, add) or x.size == 0:
         return NotImplemented
     y = linear_by(x.reshape(-1, x.shape[-1]), weight, bias, add if add is None else plain(add))
@@ -97,7 +97,7 @@ def convolve(x, weight, bias, size, stride, pad, add, up=0):
 
 
 @ops.fast(cupy.ndarray)
-def conv2d(x, weight, bias=None, stride=1, pad=(0, 0), add=None, overwrite_add=False):
+def conv2d(x, weight, bias=None, stride=1, pad=(0, 0), add=None):
     if not half(x, weight, bias, add) or x.size == 0:
         return NotImplemented
     B, H, W, C = x.shape
@@ -110,8 +110,16 @@ def conv2d(x, weight, bias=None, stride=1, pad=(0, 0), add=None, overwrite_add=F
 
 
 @ops.fast(cupy.ndarray)
-def norm_conv2d(x, norm_weight, norm_bias, weight, bias, groups, eps, add=None, overwrite_x=False):
-    return ops.conv2d(ops.group_norm(x, norm_weight, norm_bias, groups=groups, eps=eps, act="silu"), weight, bias, pad=(1, 1), add=add)
+def norm_conv2d(x, norm, conv, groups, eps, add=None):
+    return ops.conv2d(ops.group_norm(x, *norm, groups=groups, eps=eps, act="silu"), *conv, pad=(1, 1), add=add)
+
+
+@ops.fast(cupy.ndarray)
+def residual_block(x, norm1, conv1, norm2, conv2, groups, eps, shift=None, shortcut=None):
+    """Every sum is the end of a convolution's kernel."""
+    h = norm_conv2d(x, norm1, conv1, groups, eps, shift)
+    h = norm_conv2d(h, norm2, conv2, groups, eps, x if shortcut is None else None)
+    return h if shortcut is None else ops.conv2d(x, *shortcut, add=h)
 
 
 @ops.fast(cupy.ndarray)

@@ -2,12 +2,10 @@
 a network, so that noise, samplers and pictures are the same either way."""
 import importlib.util
 import sys
-import warnings
 
 import numpy as np
 
-from ..errors import InputError
-from ..networks import nn  # noqa: F401  (two register their versions)
+from ..errors import InputError, warn
 from . import convolution, cpu, ops  # noqa: F401  (two register their versions)
 
 OLDEST = 75                                                  # compute capability that the kernels are written for
@@ -16,6 +14,7 @@ OLDEST = 75                                                  # compute capabilit
 class CPU:
     """The host's own memory: nothing needs to be moved."""
 
+    name = "cpu"
     dtypes = "float32", "float64"                            # the first one unless another is asked for
     keeps_text_encoder = False                               # used once a prompt; the host's memory is the unet's
 
@@ -33,6 +32,7 @@ class CPU:
 class GPU(CPU):
     """The current CUDA device.  Raises InputError, with what to do, where there is none."""
 
+    name = "cuda"
     dtypes = "float16", "float32"
     keeps_text_encoder = True
 
@@ -49,8 +49,8 @@ class GPU(CPU):
         if self.served:
             from . import cuda  # noqa: F401  (registers itself)
         else:
-            warnings.warn(f"this GPU has compute capability {capability}, the kernels need {OLDEST}: everything is computed by the "
-                          "definitions, slowly", stacklevel=3)
+            warn(f"this GPU has compute capability {capability}, the kernels need {OLDEST}: everything is computed by the "
+                 "definitions, slowly")
 
     def upload(self, x):
         with self.cupy.cuda.using_allocator(self.cupy.get_default_memory_pool().malloc):     # weights outlive a recording's pool
@@ -67,14 +67,14 @@ class Recorded:
     """A network whose launches are recorded as a CUDA graph at its first call, and replayed in one go at the next ones: hundreds of
     launches from Python would take longer than the kernels.
 
-    While layers are traced or operations timed it runs as written."""
+    While somebody looks at its layers or operations it runs as written."""
 
     def __init__(self, network, cupy):
         self.network, self.cupy, self.shapes, self.graph = network, cupy, None, None
 
     def __call__(self, **arrays):
         """Arrays on the device -> the network's result, in memory that the next call overwrites."""
-        if nn.tracing() or ops.watched():
+        if ops.is_observed():
             return self.network(**arrays)
         if self.shapes != {name: a.shape for name, a in arrays.items()}:
             return self.record(arrays)
@@ -98,8 +98,8 @@ class Recorded:
             stream.synchronize()
             result, graph, why = capture(stream, pool, lambda: self.network(**inputs))
         if graph is None:
-            warnings.warn(f"this network's launches cannot be recorded ({why}): it will run, slower; "
-                          "`minisd selftest --device cuda` lists which operations no kernel serves", stacklevel=5)
+            warn(f"this network's launches cannot be recorded ({why}): it will run, slower; "
+                 "`minisd selftest --device cuda` lists which operations no kernel serves")
         else:
             self.pool, self.inputs, self.result, self.graph = pool, inputs, result, graph
         self.shapes = {name: a.shape for name, a in arrays.items()}

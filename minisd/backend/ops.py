@@ -16,6 +16,7 @@ DEFINITIONS = {}                                             # name -> definitio
 _fast = {}                                                   # (name, array type) -> fast version
 _slow = set()                                                # array types whose fast versions are not asked
 _watch = None                                                # called in place of each operation that is not within another
+_observers = 0                                               # how many contexts look at single layers or operations
 
 
 def operation(definition):
@@ -81,14 +82,25 @@ def watch(watcher):
 
     _watch = once
     try:
-        yield
+        with observed():
+            yield
     finally:
         _watch = None
 
 
-def watched():
-    """Whether someone watches the operations."""
-    return _watch is not None
+@contextmanager
+def observed():
+    """Meanwhile somebody looks at what single layers or operations compute: a recorded run (device.py) gives way to the calls."""
+    global _observers
+    _observers += 1
+    try:
+        yield
+    finally:
+        _observers -= 1
+
+
+def is_observed():
+    return _observers > 0
 
 
 def xp_of(x):
@@ -174,10 +186,8 @@ def vector_of(x, ids, token):
 
 
 @operation
-def linear(x, weight, bias=None, add=None, overwrite_add=False):
-    """x (...,C), weight (O,C) -> (...,O)
-
-    add: what is added at the end, (...,O);  overwrite_add: whether the result may take its memory"""
+def linear(x, weight, bias=None, add=None):
+    """x (...,C), weight (O,C) -> (...,O);  add (...,O): added at the end"""
     y = x @ weight.T
     y = y if bias is None else y + bias
     return y if add is None else y + add
@@ -209,11 +219,10 @@ def group_norm(x, weight, bias, groups, eps, act=None):
 
 
 @operation
-def conv2d(x, weight, bias=None, stride=1, pad=(0, 0), add=None, overwrite_add=False):
+def conv2d(x, weight, bias=None, stride=1, pad=(0, 0), add=None):
     """x (B,H,W,C), weight (kh,kw,C,O) -> (B,H',W',O): one matrix product for each tap of the filter.
 
-    pad: rows of zeros before and after the picture, and as many columns
-    add: what is added at the end, (B,H',W',O) or (B,1,1,O);  overwrite_add: whether the result may take its memory"""
+    pad: rows of zeros above and below, and as many columns left and right;  add (B,H',W',O) or (B,1,1,O): added at the end"""
     xp = xp_of(x)
     kh, kw, C, O = weight.shape
     x = xp.pad(x, ((0, 0), pad, pad, (0, 0)))
@@ -226,11 +235,22 @@ def conv2d(x, weight, bias=None, stride=1, pad=(0, 0), add=None, overwrite_add=F
 
 
 @operation
-def norm_conv2d(x, norm_weight, norm_bias, weight, bias, groups, eps, add=None, overwrite_x=False):
-    """x (B,H,W,C), weight (3,3,C,O) -> (B,H,W,O): group_norm, silu, a 3x3 convolution; half a resnet.
+def norm_conv2d(x, norm, conv, groups, eps, add=None):
+    """x (B,H,W,C) -> (B,H,W,O): group norm, silu, a 3x3 convolution.
 
-    add: what is added at the end, (B,H,W,O) or (B,1,1,O);  overwrite_x: whether the result may take the memory of x"""
-    return conv2d(group_norm(x, norm_weight, norm_bias, groups, eps, act="silu"), weight, bias, pad=(1, 1), add=add)
+    norm, conv: (weight, bias) of each;  add (B,H,W,O) or (B,1,1,O): added at the end"""
+    return conv2d(group_norm(x, *norm, groups=groups, eps=eps, act="silu"), *conv, pad=(1, 1), add=add)
+
+
+@operation
+def residual_block(x, norm1, conv1, norm2, conv2, groups, eps, shift=None, shortcut=None):
+    """Two convolutions beside a shortcut: x (B,H,W,C) -> (B,H,W,O).   He et al. 2016, figure 2.
+
+    norm1 .. conv2: (weight, bias) of each;  shift (B,1,1,O): added between the two convolutions, or None
+    shortcut: (weight, bias) of a 1x1 convolution of x, None where O = C and x itself is added"""
+    h = norm_conv2d(x, norm1, conv1, groups=groups, eps=eps, add=shift)
+    h = norm_conv2d(h, norm2, conv2, groups=groups, eps=eps)
+    return h + (x if shortcut is None else conv2d(x, *shortcut))
 
 
 @operation

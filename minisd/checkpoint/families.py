@@ -3,9 +3,9 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from ..errors import CheckpointError
-from ..networks import clip as text
-from ..networks import unet, vae
-from ..networks.unet_config import ControlNetConfig
+from ..networks.clip_config import TextConfig
+from ..networks.unet_config import ControlNetConfig, UNetConfig
+from ..networks.vae_config import VAEConfig
 from . import ldm
 from .ldm import count
 
@@ -40,7 +40,7 @@ def text_config(tensors, open_clip):
     pooled = size(tensors, "text_projection.weight", 0, 0)
     if count(tensors, "encoder.layers") < 2:
         raise KeyError("every layer but one of the text encoder")
-    return text.TextConfig(heads=max(1, width // 64), act="gelu" if open_clip else "quick_gelu", width=width, length=length,
+    return TextConfig(heads=max(1, width // 64), act="gelu" if open_clip else "quick_gelu", width=width, length=length,
                            layers=count(tensors, "encoder.layers"), pooled=pooled)
 
 
@@ -62,7 +62,7 @@ def size(tensors, name, axis, absent=None):
     return shape[axis]
 
 
-def unet_config(tensors, wide_heads, side, kind=unet.UNetConfig):
+def unet_config(tensors, wide_heads, side, kind=UNetConfig):
     channels, in_channels = size(tensors, "conv_in.weight", 0), size(tensors, "conv_in.weight", 1)
     down = depths(tensors, "down_blocks")
     widths = [size(tensors, f"down_blocks.{i}.resnets.0.conv1.weight", 0) for i in range(len(down))]
@@ -75,16 +75,17 @@ def unet_config(tensors, wide_heads, side, kind=unet.UNetConfig):
     added, classes = size(tensors, "add_embedding.linear_1.weight", 1, 0), size(tensors, "class_embedding.weight", 0, 0)
     out, guided = size(tensors, "conv_out.weight", 0, in_channels), size(tensors, "time_embedding.cond_proj.weight", 1, 0)
     return kind(channels=channels, heads=tuple(max(1, w // 64) if wide_heads else 8 for w in widths), in_channels=in_channels,
-                out_channels=out, context_width=context, down=down, up=depths(tensors, "up_blocks"), only_cross=only_cross,
-                middle=count(tensors, "mid_block.attentions.0.transformer_blocks"), sample_size=(side, side), added=added,
-                sizes=256 if added else 0, classes=classes, guided=guided)
+                out_channels=out, cross_attention_dim=context, down=down, up=depths(tensors, "up_blocks"), only_cross=only_cross,
+                middle=count(tensors, "mid_block.attentions.0.transformer_blocks"), sample_size=(side, side),
+                projection_class_embeddings_input_dim=added, addition_time_embed_dim=256 if added else 0, num_class_embeds=classes,
+                time_cond_proj_dim=guided)
 
 
 def controlnet_config(tensors):
     found = unet_config(tensors, True, 64, ControlNetConfig)
-    return found if found.context_width > 768 else replace(found, heads=(8,) * len(found.heads))       # SD 1 has 8 heads
+    return found if found.cross_attention_dim > 768 else replace(found, heads=(8,) * len(found.heads))       # SD 1 has 8 heads
 
 
 def vae_config(tensors, scaling):
-    return vae.VAEConfig(levels=count(tensors, "decoder.up_blocks"), layers=count(tensors, "encoder.down_blocks.0.resnets"),
+    return VAEConfig(levels=count(tensors, "decoder.up_blocks"), layers=count(tensors, "encoder.down_blocks.0.resnets"),
                          latent_channels=size(tensors, "post_quant_conv.weight", 0), scaling_factor=scaling, in_float32=True)

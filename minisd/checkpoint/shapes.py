@@ -78,7 +78,7 @@ def vector_of(x, ids, token):
 
 
 @ops.fast(Shape)
-def linear(x, weight, bias=None, add=None, overwrite_add=False):
+def linear(x, weight, bias=None, add=None):
     if not known(x, weight):
         return Shape(None, weight.name)
     out = weight.shape[0]
@@ -103,7 +103,7 @@ def group_norm(x, weight, bias, groups, eps, act=None):
 
 
 @ops.fast(Shape)
-def conv2d(x, weight, bias=None, stride=1, pad=(0, 0), add=None, overwrite_add=False):
+def conv2d(x, weight, bias=None, stride=1, pad=(0, 0), add=None):
     if not known(x, weight):
         return Shape(None, weight.name)
     if weight.ndim != 4:
@@ -120,7 +120,7 @@ def geglu(x):
     return Shape((*x.shape[:-1], x.shape[-1] // 2) if known(x) else None, x.name)
 
 
-for _name in ("linear_geglu", "norm_conv2d", "upsample_conv2d"):                             # made of others
+for _name in ("linear_geglu", "norm_conv2d", "residual_block", "upsample_conv2d"):                           # made of others
     ops.fast(Shape, _name)(ops.DEFINITIONS[_name])
 
 

@@ -2,7 +2,7 @@
 refiner, with their inpainting and other models, the upscaler, vaes and ControlNets.   [LDM] https://github.com/CompVis/stable-diffusion
 
 Such a file has no configuration and no vocabulary: the family is read off the keys, the rest of the configuration off the shapes, and the
-vocabulary is ldm.CLIP's, which comes with minisd."""
+vocabulary is CLIP's, which comes with minisd."""
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import CheckpointError, InputError
-from ..networks import taesd, unet
-from ..prompt.tokenizer import Tokenizer
+from ..networks import unet
+from ..networks.vae_config import TinyConfig
 from . import ldm
+from .component import Component
 from .families import FAMILIES, UPSCALER, controlnet_config, text_config, unet_config, vae_config
 from .files import TensorFiles, refuse_pickle
-from .folder import Checkpoint, Component, open_folder
+from .folder import Checkpoint, open_folder
 from .hub import find_part
 from .kinds import WHOLE, explained, kind
 
@@ -57,9 +58,9 @@ class Part(Component):
 class SingleFile(Checkpoint):
     low_res_scheduler = UPSCALER
 
-    def tokenizers(self):
-        return [Tokenizer.packaged(pad="!" if c.config.act == "gelu" else None, length=c.config.length)       # OpenCLIP's, token 0
-                for c in self.text_encoders]
+    def vocabularies(self):
+        """CLIP's own, which comes with minisd; OpenCLIP pads with token 0."""
+        return [dict(special={"pad_token": "!"} if c.config.act == "gelu" else {}, length=c.config.length) for c in self.text_encoders]
 
 
 def open_model(path, variant=None, prediction_type=None, extract_ema=False):
@@ -99,7 +100,7 @@ def open_file(path, prediction_type=None, extract_ema=False):
             parts["unet"].config = replace(parts["unet"].config, sample_size=(96, 96))
     scheduler = dict(family.scheduler, _class_name=family.sampler, **({"rescale_betas_zero_snr": True} if "ztsnr" in tensors else {}))
     scheduler["prediction_type"] = said or scheduler["prediction_type"]
-    if parts["unet"].config.guided:
+    if parts["unet"].config.is_lcm:
         scheduler.update(_class_name="LCMScheduler", original_inference_steps=50)
     return SingleFile(path.stem, path, parts, scheduler, index={"force_zeros_for_empty_prompt": mark == ldm.XL_OPEN_CLIP}), unused
 
@@ -129,7 +130,7 @@ def parts_of(tensors, path, extract_ema=False):
         configs = {n: text_config(View(tensors, places[n]), names is not ldm.clip_names) for n, _, names in family.texts}
         configs["unet"] = unet_config(View(tensors, places["unet"]), family.wide_heads, family.side)
         configs["vae"] = vae_config(View(tensors, places["vae"]), family.scaling)
-        if configs["unet"].in_channels == configs["unet"].out_channels + 3 and not configs["unet"].classes:
+        if configs["unet"].in_channels == configs["unet"].out_channels + 3 and not configs["unet"].is_upscaler:
             raise KeyError("label_emb.weight of an upscaler")
     except KeyError as e:
         raise CheckpointError(f"{path}: {e.args[0]} is missing; copy or download it again") from None
@@ -168,7 +169,7 @@ def open_vae(path, scaling_factor):
     refuse_pickle(path)
     tensors = TensorFiles([path])
     if any(key.startswith("decoder.layers.") for key in tensors):
-        return Part("vae", taesd.TinyConfig(), path, tensors, {key: (key, None) for key in tensors})
+        return Part("vae", TinyConfig(), path, tensors, {key: (key, None) for key in tensors})
     part, _ = open_part(path, "vae", ldm.VAE, ldm.vae_names, partial(vae_config, scaling=scaling_factor))
     return part
 
@@ -198,6 +199,6 @@ def guess_prediction(part):
     c = part.config
     if c.in_channels != c.out_channels:                      # the inpainting model predicts eps
         return "epsilon"
-    x, context = np.full((1, 8, 8, c.in_channels), 0.5, np.float32), np.full((1, 2, c.context_width), 0.5, np.float32)
+    x, context = np.full((1, 8, 8, c.in_channels), 0.5, np.float32), np.full((1, 2, c.cross_attention_dim), 0.5, np.float32)
     out = unet.unet(part.weights(keep=False), x, np.float32([999]), context, c)
     return "v_prediction" if float((out - x).mean()) < -1 else "epsilon"

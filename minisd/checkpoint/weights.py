@@ -33,9 +33,9 @@ class Weights:
         self._tree, self._leaves, self.path = tree, leaves, path
 
     @classmethod
-    def over(cls, names, load, keep=True):
+    def over(cls, names, load, keep=True, shapes=None):
         """The root node over `names`; load(name) -> array is called for each weight that a layer asks for: once, or each time
-        if they are not to `keep`, which takes little memory and more time."""
+        if they are not to `keep`, which takes little memory and more time.  shapes: {name: shape}, of what load() gives, if known before"""
         tree = {}
         for name in sorted(names, key=lambda s: [(k.isdigit(), int(k) if k.isdigit() else k) for k in s.split(".")]):
             *parents, leaf = name.split(".")
@@ -45,12 +45,13 @@ class Weights:
                 if node is None:
                     raise CheckpointError(f"{name}: the file holds a weight and a layer of the same name")
             node[leaf] = None
-        return cls(tree, Leaves(load, keep))
+        return cls(tree, Leaves(load, keep, shapes))
 
     @classmethod
     def from_flat(cls, arrays, dtype=None):
         """{"a.b.weight": array in the file's layout} -> the root node."""
-        return cls.over(arrays, lambda name: engine_layout(arrays[name], dtype))
+        shapes = {name: engine_shape(a.shape) for name, a in arrays.items()}
+        return cls.over(arrays, lambda name: engine_layout(arrays[name], dtype), shapes=shapes)
 
     def __getattr__(self, name):
         if name.startswith("_"):                             # copying and pickling ask for such before there is a tree
@@ -66,6 +67,19 @@ class Weights:
     def __len__(self):               return len(self._tree)
     def __iter__(self):              return (self[name] for name in self._tree)
 
+    def __dir__(self):
+        return [*super().__dir__(), *(name for name in self._tree if not name.isdigit())]
+
+    def __repr__(self):
+        shown = []
+        for name, child in self._tree.items():
+            if child is None:
+                shape = self._leaves.shapes.get(f"{self.path}.{name}" if self.path else name)
+                shown.append(name if shape is None else f"{name} {'x'.join(map(str, shape))}")
+            else:
+                shown.append(f"{name}[{len(child)}]" if all(k.isdigit() for k in child) else name)
+        return f"<Weights {self.path or 'of a network'}: {', '.join(shown)}>"
+
     def names(self):
         """Full names of all arrays below this node."""
         for name, child in self._tree.items():
@@ -78,11 +92,11 @@ class Weights:
 
 
 class Leaves(dict):
-    """Arrays by full name, each loaded when asked for; `read`: the names of those that were."""
+    """Arrays by full name, each loaded when asked for; `read`: the names of those that were; `shapes`: of those where they are known."""
 
-    def __init__(self, load, keep=True):
+    def __init__(self, load, keep=True, shapes=None):
         super().__init__()
-        self.load, self.keep, self.read = load, keep, set()
+        self.load, self.keep, self.read, self.shapes = load, keep, set(), shapes or {}
 
     def __missing__(self, name):
         array = self.load(name)

@@ -5,7 +5,7 @@ import sys
 import warnings
 
 from ..errors import InputError, MinisdError
-from .options import parser, spoken
+from .options import in_options, parser
 
 
 def painted(a):
@@ -35,24 +35,43 @@ def selftest(a):
     return 1 if off else 0
 
 
+def completion(a):
+    try:
+        import shtab
+    except ImportError:
+        raise InputError("completion needs shtab: pip install 'minisd[completion]'") from None
+    print(shtab.complete(parser(), a.shell))
+    return 0
+
+
+COMMANDS = {"inspect": inspect, "selftest": selftest, "completion": completion}
+
+
 def main(argv=None):
     """Run one command -> its exit code.  With MINISD_DEBUG set, errors show where they come from."""
-    a = parser().parse_args(argv)
+    a, shown = parser().parse_args(argv), set()
+
+    def show(message, *_, **__):
+        text = f"minisd: warning: {in_options(str(message))}"
+        if text not in shown:                                # once, however many images it is about
+            shown.add(text)
+            print(text, file=sys.stderr)
+
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = lambda message, *_, **__: print(f"minisd: warning: {message}", file=sys.stderr)
+        warnings.showwarning = show
         a.given = sys.argv[1:] if argv is None else list(argv)
         return run(a)
 
 
 def run(a):
     try:
-        if getattr(a, "origin", None) is not None:           # what stands on the command line goes before the picture's settings
+        if getattr(a, "origin", None) is not None:           # what stands on the command line goes before the image's settings
             from .repeat import options
-            found, said = options(a.origin)
+            found, stored = options(a.origin)
             a.parser.set_defaults(**found)
-            a = a.parser.parse_args(a.given[1:], argparse.Namespace(command=a.command, said=said))
-        code = {"inspect": inspect, "selftest": selftest}.get(a.command, painted)(a)
+            a = a.parser.parse_args(a.given[1:], argparse.Namespace(command=a.command, stored=stored))
+        code = COMMANDS.get(a.command, painted)(a)
         sys.stdout.flush()                                   # here, so that a closed pipe is met inside the try
         return code
     except (MinisdError, MemoryError, BrokenPipeError) as e:
@@ -62,7 +81,7 @@ def run(a):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())      # so that closing it does not complain
             return 1
         memory = "not enough memory: " if isinstance(e, MemoryError) else ""
-        print(f"minisd: error: {memory}{spoken(str(e)) if isinstance(e, InputError) else e}", file=sys.stderr)
+        print(f"minisd: error: {memory}{in_options(str(e)) if isinstance(e, InputError) else e}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("minisd: interrupted; no half-written file is left", file=sys.stderr)

@@ -1,18 +1,21 @@
-"""Guidance: what the unet predicts with the prompt and without it, weighed against each other.   Ho & Salimans 2022."""
+"""Classifier-free guidance: the unet is asked with the prompt and without it, and the difference is exaggerated.   Ho & Salimans 2022.
+
+The branches stand one after the other in the batch, as in diffusers: (without, with) for a prompt, (without, with the image, with image
+and prompt) for an image to be followed as well."""
 import numpy as np
 
 
-def by_prompt(call, x, scale, rescale):
-    """call(rows), of the latents x (B,h,w,C) twice, without the prompt and with it -> the guided prediction.   Eq. 6."""
-    without, with_text = np.split(call(np.concatenate([x, x])), 2)
+def by_prompt(out, scale, rescale=0.0):
+    """Predictions without and with the prompt, (2B,h,w,C) -> (B,h,w,C): without + scale (with - without).   Eq. 6.
+
+    rescale: 0 .. 1, see rescaled()"""
+    without, with_text = np.split(out, 2)
     return rescaled(without + scale * (with_text - without), with_text, rescale)
 
 
-def by_prompt_and_picture(call, x, beside, scale, image_scale, rescale):
-    """The same for a unet that reads a picture `beside` the latents: with neither, with the picture, with both.   Brooks et al. 2023,
-    eq. 3."""
-    beside = np.concatenate([0 * beside, beside, beside])
-    without, with_image, with_text = np.split(call(np.concatenate([np.concatenate([x, x, x]), beside], axis=-1)), 3)
+def by_prompt_and_image(out, scale, image_scale, rescale=0.0):
+    """Predictions with neither, with the image, with both, (3B,h,w,C) -> (B,h,w,C).   Brooks et al. 2023, eq. 3."""
+    without, with_image, with_text = np.split(out, 3)
     return rescaled(without + scale * (with_text - with_image) + image_scale * (with_image - without), with_text, rescale)
 
 

@@ -71,32 +71,32 @@ def spaced_timesteps(c, steps, last=None, extra=0, rounded=True):
     raise InputError(f"timestep_spacing is {spacing!r}; choose leading, linspace or trailing")
 
 
-def noise_levels(c, abar):
-    """sigma of each training timestep on the variance-exploding scale, float32 as in the reference.   [EDM] table 1."""
+def trained_levels(c, abar):
+    """The level sigma / alpha of each training timestep, float32 as in the reference.   [EDM] table 1."""
     abar = abar.astype(np.float32)
     if c.get("rescale_betas_zero_snr"):
         abar[-1] = 2**-24                                    # the reference's stand-in for an infinite sigma
     return np.sqrt((1 - abar) / abar)
 
 
-def sigma_to_t(sigma, levels):
-    """The timestep, as a fraction, whose noise level is sigma; linear in log sigma between the trained levels."""
-    return np.interp(np.log(np.maximum(sigma, 1e-10)), np.log(levels), np.arange(len(levels)))
+def level_to_t(level, levels):
+    """The timestep, as a fraction, of a noise level; linear in its logarithm between the trained `levels`."""
+    return np.interp(np.log(np.maximum(level, 1e-10)), np.log(levels), np.arange(len(levels)))
 
 
 def karras_sigmas(high, low, n, rho=7.0):
-    """n levels of sigma from high down to low, (n,).   [EDM] eq. 5."""
+    """n levels from high down to low, (n,).   [EDM] eq. 5."""
     ramp = np.linspace(0, 1, n)
     return (high ** (1 / rho) + ramp * (low ** (1 / rho) - high ** (1 / rho))) ** rho
 
 
 def exponential_sigmas(high, low, n):
-    """n levels of sigma from high down to low, (n,), each the same share of the one before."""
+    """n levels from high down to low, (n,), each the same share of the one before."""
     return np.exp(np.linspace(math.log(high), math.log(low), n))
 
 
-def respaced(c, high, low, steps):
-    """Karras' or exponential noise levels where the configuration asks for them, else None."""
+def respaced_levels(c, high, low, steps):
+    """Karras' or exponential levels where the configuration asks for them, else None."""
     high = high if c.get("sigma_max") is None else c["sigma_max"]
     low = low if c.get("sigma_min") is None else c["sigma_min"]
     if c.get("use_karras_sigmas") and c.get("use_exponential_sigmas"):

@@ -1,21 +1,22 @@
-"""Edges of a picture, for a ControlNet that was trained on them.   Canny 1986, with OpenCV's choices, whose edges it was trained on."""
+"""Edges of an image, for a ControlNet that was trained on them.   Canny 1986, with OpenCV's choices, as in that training."""
 import numpy as np
 from PIL import Image
 
 from ..errors import InputError
 from ..settings import is_number
-from . import pixels as pictures
+from . import pixels as images
 
 TAN_22 = 13573                                               # tan(22.5 degrees), times 2^15
 
 
-def canny(picture, low=100, high=200):
-    """A picture, as img2img takes it -> its edges, white on black, a PIL picture.
+def canny(image, low=100, high=200):
+    """An image, as img2img takes it -> its edges, white on black, a PIL image.   Canny 1986
 
-    low, high: of the slope |dx| + |dy|, 0 .. 2040: an edge goes as far as it is steeper than low, if it is steeper than high anywhere."""
+    low, high: thresholds of the gradient |dx| + |dy|, 0 .. 2040: an edge extends as far as its gradient is above low, if it is above high
+    anywhere.  Raises InputError for other thresholds, or what is no image."""
     if not (is_number(low) and is_number(high) and 0 <= low <= high):
         raise InputError(f"canny's low is {low!r} and high {high!r}; both must be numbers, 0 or more, and low at most high")
-    x = np.asarray(pictures.read(picture)).astype(np.int32)
+    x = np.asarray(images.read(image)).astype(np.int32)
     dx, dy = sobel(x), sobel(x.swapaxes(0, 1)).swapaxes(0, 1)
     steepest = (np.abs(dx) + np.abs(dy)).argmax(-1)[..., None]                       # of the three colours
     dx, dy = (np.take_along_axis(d, steepest, -1)[..., 0].astype(np.int64) for d in (dx, dy))

@@ -1,13 +1,8 @@
-"""Pictures: arrays <-> PIL, sizes, and PNG files that say how they were made."""
-import errno
-import os
-import re
-import secrets
+"""Pixels: arrays <-> PIL images, masks, depth maps, and the sizes that latents can have."""
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
-from PIL.PngImagePlugin import PngInfo
 
 from ..errors import InputError
 
@@ -115,14 +110,6 @@ def bicubic(x, size):
     return found
 
 
-def parse_size(text):
-    """'512x768' -> (width, height)."""
-    found = re.fullmatch(r"(\d+)x(\d+)", text.strip().lower())
-    if not found:
-        raise InputError(f"size {text!r}: expected WIDTHxHEIGHT in pixels, such as 512x512")
-    return int(found[1]), int(found[2])
-
-
 def check_size(width, height, multiple):
     """Raises InputError unless both sides are whole positive multiples of `multiple`, the pixels of a latent position."""
     for side, value in (("width", width), ("height", height)):
@@ -130,44 +117,3 @@ def check_size(width, height, multiple):
         if not whole or value < multiple or value % multiple:
             near = max(multiple, round(value / multiple) * multiple) if whole else 64
             raise InputError(f"{side} is {value!r}; it must be a positive multiple of {multiple}, such as {near}")
-
-
-def save_png(picture, path, parameters=None):
-    """Write a PIL picture, beside its place first and then renamed into it, so that no half file is ever there.
-
-    parameters: what it says of how it was made; None is what is in its .info, as pictures of a Pipeline have it.
-    Raises InputError if the folder is absent or cannot be written, or the disk is full."""
-    path = Path(path)
-    check_folder(path)
-    info = PngInfo()
-    parameters = picture.info.get("parameters") if parameters is None else parameters
-    if parameters is not None:                               # as PIL does it: tEXt is Latin-1, iTXt anything
-        info.add_text("parameters", parameters)
-    beside = path.with_name(f".{secrets.token_hex(6)}.tmp")
-    try:
-        with open(beside, "xb") as file:
-            picture.save(file, format="PNG", pnginfo=info)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except OSError as e:
-        full = e.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None))
-        raise InputError(f"{path}: {'the disk is full' if full else e.strerror or e}; nothing was written") from e
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-def check_folder(path):
-    """Raises InputError unless a picture can be put at `path`: called before the work, not after it."""
-    path = Path(path)
-    try:
-        if not path.parent.is_dir():
-            raise InputError(f"{path}: there is no folder {path.parent}; make it first, or choose another place")
-        if path.is_dir():
-            raise InputError(f"{path}: is a folder; name a file in it, such as {path / 'out.png'}")
-    except OSError as e:
-        raise InputError(f"{str(path)[:80]}...: {e.strerror}") from e
-    if not os.access(path.parent, os.W_OK):
-        raise InputError(f"{path}: the folder {path.parent.resolve()} may not be written to; choose another place")
-    if path.suffix.lower() != ".png":
-        raise InputError(f"{path}: minisd writes PNG; end the name in .png")

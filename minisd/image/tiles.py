@@ -17,14 +17,14 @@ def ramp(at, length, size, overlap):
 
 
 def tiled(run, x, side, overlap, factor=1):
-    """run(rows, columns), on slices of the picture x (B,H,W,C), -> (B,factor H,factor W,C'): its results for all pieces of side x side,
-    each position their mean, weighted so that a piece counts less towards its edges."""
+    """run(piece) for overlapping pieces of side x side of x (B,H,W,C), each giving (B,factor h,factor w,C') -> (B,factor H,factor W,C'):
+    at each position the mean of the results, weighted so that a piece counts less towards its edges."""
     H, W = x.shape[1:3]
     total = weight = None
     for top in windows(H, side, overlap):
         for left in windows(W, side, overlap):
             rows, columns = slice(top, min(H, top + side)), slice(left, min(W, left + side))
-            y = run(rows, columns)
+            y = run(x[:, rows, columns])
             if total is None:
                 total, weight = np.zeros((len(y), factor * H, factor * W, y.shape[-1]), y.dtype), np.zeros((factor * H, factor * W, 1))
             down, across = (ramp(factor * s.start, factor * (s.stop - s.start), factor * n, factor * overlap)

@@ -1,43 +1,13 @@
 """The CLIP text encoder: token ids (B,M) -> one vector per token (B,M,D).   Radford et al. 2021.
 
-SD 1.x has OpenAI's CLIP ViT-L (12 layers, quick_gelu); SD 2.x has OpenCLIP's ViT-H (gelu), whose 24th layer the
-checkpoints leave out, so both read the last layer that is there."""
-from dataclasses import dataclass
-
+SD 1.x has OpenAI's CLIP ViT-L (12 layers of 768, quick_gelu); SD 2.x has OpenCLIP's ViT-H (1024, gelu), whose 24th layer the
+checkpoints leave out, so both read the last layer that is there; SDXL has ViT-L and ViT-bigG (32 layers of 1280) side by side."""
 from ..backend import ops
-from .config import number, require, whole
 from .nn import embedding, layer_norm, linear, tap
 
 
-@dataclass(frozen=True)
-class TextConfig:
-    heads: int = 12
-    act: str = "quick_gelu"
-    eps: float = 1e-5
-    width: int = 768                        # D
-    layers: int = 12
-    length: int = 77                        # M: tokens of a prompt, start and end included
-    pooled: int = 0                         # width of the vector that stands for the whole prompt; 0 where there is none
-    eos: int = 49407                        # the token whose vector that is
-
-    @classmethod
-    def read(cls, c):
-        """From a CLIPTextModel's config.json.  Raises CheckpointError for a network that minisd does not know."""
-        require("text_encoder", c, hidden_act=("quick_gelu", "gelu"))
-        name = "text_encoder"
-        return cls(heads=whole(name, c, "num_attention_heads"), act=c.get("hidden_act", "quick_gelu"),
-                   eps=number(name, c, "layer_norm_eps", 1e-5), width=whole(name, c, "hidden_size"),
-                   layers=whole(name, c, "num_hidden_layers"), length=whole(name, c, "max_position_embeddings", 77),
-                   pooled=whole(name, c, "projection_dim") if "CLIPTextModelWithProjection" in (c.get("architectures") or ()) else 0,
-                   eos=49407 if c.get("eos_token_id", 2) == 2 else whole(name, c, "eos_token_id"))   # 2 is wrong in most files
-
-    def counts(self):
-        """{path of a list of layers: how many this network has}, to hold a checkpoint against."""
-        return {"encoder.layers": self.layers}
-
-
 def self_attention(p, x, heads):
-    """(B,M,D) -> (B,M,D); a token sees only what stands before it."""
+    """(B,M,D) -> (B,M,D); a token attends to itself and to those before it."""
     q, k, v = linear(p.q_proj, x), linear(p.k_proj, x), linear(p.v_proj, x)
     return tap(p, linear(p.out_proj, ops.attention(q, k, v, heads, causal=True)))
 

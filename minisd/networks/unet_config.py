@@ -1,4 +1,4 @@
-"""What the weights of a unet or a ControlNet do not say: its config.json, held against what the engine knows.
+"""What the weights of a unet or a ControlNet do not say: its config.json, checked.
 
 The rest of the architecture is read off the checkpoint's tree."""
 import re
@@ -24,20 +24,20 @@ class UNetConfig:
     heads: tuple = (8, 8, 8, 8)             # attention heads per level, high resolution first
     groups: int = 32
     eps: float = 1e-5
-    flip: bool = True                       # time features: cosines first
-    shift: float = 0
-    down: tuple = ()                        # per level, the transformer blocks beside each resnet, to hold a checkpoint against
+    flip_sin_to_cos: bool = True            # time features: cosines first
+    freq_shift: float = 0
+    down: tuple = ()                        # per level, how many transformer blocks follow each resnet, to check a checkpoint against
     up: tuple = ()                          # the same; none in a ControlNet
     middle: int = 1                         # transformer blocks there; 0 where a distilled model has no middle
     in_channels: int = 4
     out_channels: int = 4
-    context_width: int = 768
+    cross_attention_dim: int = 768          # numbers a token
     sample_size: tuple = (64, 64)           # height and width of the latent it was trained on
-    only_cross: tuple = (False,) * 4        # per level: whether pixels attend to the text alone, never to each other
-    classes: int = 0                        # how many class labels there are: the upscaler's levels of noise
-    guided: int = 0                         # features of the guidance scale, which a latent consistency model is told
-    sizes: int = 0                          # features of each number in time_ids, which Stable Diffusion XL is told
-    added: int = 0                          # of these and the pooled text, together
+    only_cross: tuple = (False,) * 4        # per level: whether pixels attend only to the text, never to each other
+    num_class_embeds: int = 0               # class labels: the upscaler's noise levels; 0 where it has none
+    time_cond_proj_dim: int = 0             # width of the guidance embedding of latent consistency models, 0 elsewhere
+    addition_time_embed_dim: int = 0        # width of the embedding of each number in SDXL's time_ids
+    projection_class_embeddings_input_dim: int = 0       # of these and the pooled text together; 0 where it has neither
 
     @classmethod
     def read(cls, c, name="unet"):
@@ -66,19 +66,34 @@ class UNetConfig:
             sides = [64]                                     # wrong in files that old, and corrected by diffusers too
         return cls(channels=whole(name, {"block_out_channels": widths[0]}, "block_out_channels"),
                    heads=per_level(name, c, heads, n, 8), groups=whole(name, c, "norm_num_groups", 32),
-                   eps=number(name, c, "norm_eps", 1e-5), flip=bool(c.get("flip_sin_to_cos", True)),
-                   shift=number(name, c, "freq_shift", 0), in_channels=whole(name, c, "in_channels", 4),
-                   out_channels=whole(name, c, "out_channels", 4), context_width=whole(name, c, "cross_attention_dim", 1280),
+                   eps=number(name, c, "norm_eps", 1e-5), flip_sin_to_cos=bool(c.get("flip_sin_to_cos", True)),
+                   freq_shift=number(name, c, "freq_shift", 0), in_channels=whole(name, c, "in_channels", 4),
+                   out_channels=whole(name, c, "out_channels", 4), cross_attention_dim=whole(name, c, "cross_attention_dim", 1280),
                    down=blocks(name, "transformer_layers_per_block", depths, layers, down),
                    up=blocks(name, "reverse_transformer_layers_per_block", back, [k + 1 for k in layers[::-1]], up),
                    middle=0 if c.get("mid_block_type", "default") is None else last[0] if isinstance(last, list) else last,
                    sample_size=(sides[0], sides[-1]), only_cross=tuple(bool(c and ATTENDS[kind]) for c, kind in zip(only_cross, down)),
-                   classes=optional(name, c, "num_class_embeds"), guided=optional(name, c, "time_cond_proj_dim"),
-                   sizes=whole(name, c, "addition_time_embed_dim") if text_time else 0,
-                   added=whole(name, c, "projection_class_embeddings_input_dim") if text_time else 0)
+                   num_class_embeds=optional(name, c, "num_class_embeds"), time_cond_proj_dim=optional(name, c, "time_cond_proj_dim"),
+                   addition_time_embed_dim=whole(name, c, "addition_time_embed_dim") if text_time else 0,
+                   projection_class_embeddings_input_dim=whole(name, c, "projection_class_embeddings_input_dim") if text_time else 0)
+
+    @property
+    def is_xl(self):
+        """Whether it is conditioned on pooled text and sizes, as Stable Diffusion XL and its refiner are."""
+        return self.projection_class_embeddings_input_dim > 0
+
+    @property
+    def is_upscaler(self):
+        """Whether it is conditioned on a noise level as a class label."""
+        return self.num_class_embeds > 0
+
+    @property
+    def is_lcm(self):
+        """Whether it is conditioned on the guidance scale, as latent consistency models are: one call a step, without guidance."""
+        return self.time_cond_proj_dim > 0
 
     def counts(self):
-        """{path of a list of layers: how many this network has}, to hold a checkpoint against."""
+        """{path of a list of layers: how many this network has}, to check a checkpoint against."""
         n, found = len(self.down), {"mid_block.resnets": 2 if self.middle else 0, "mid_block.attentions": int(self.middle > 0)}
         for path, sampler, levels in (("down_blocks", "downsamplers", self.down), ("up_blocks", "upsamplers", self.up)):
             found.update({path: n} if levels else {})

@@ -1,62 +1,11 @@
-"""The picture codec: pixels (B,8H,8W,3) in [-1,1] <-> latents (B,H,W,4).   [LDM] Rombach et al. 2022, section 3.1."""
-from dataclasses import dataclass
+"""The autoencoder: pixels (B,8H,8W,3) in [-1,1] <-> latents (B,H,W,4).   [LDM] Rombach et al. 2022, section 3.1.
 
+Numbers in comments are those of Stable Diffusion at 512x512."""
 from ..backend import ops
-from ..errors import CheckpointError
-from .config import listed, number, require, whole
 from .nn import attention, conv2d, group_norm, norm_conv2d, tap, upsample_conv2d
 from .unet import resnet
 
 EPS = 1e-6                                                   # of every group norm here
-
-
-@dataclass(frozen=True)
-class VAEConfig:
-    groups: int = 32
-    scaling_factor: float = 0.18215         # the unet's latents are the encoder's times this
-    levels: int = 4                         # each but the last halves the picture
-    layers: int = 2                         # resnets per level of the encoder, one more in the decoder
-    latent_channels: int = 4
-    quant: bool = True                      # has quant_conv and post_quant_conv
-    post_quant: bool = True
-    in_float32: bool = False                # whether its numbers run beyond float16, as Stable Diffusion XL's do
-
-    @classmethod
-    def read(cls, c):
-        """From an AutoencoderKL's config.json.  Raises CheckpointError for a network that minisd does not know."""
-        require("vae", c, act_fn=("silu",), mid_block_add_attention=(True,), shift_factor=(None,), latents_mean=(None,),
-                latents_std=(None,))
-        for kind in [*listed("vae", c, "down_block_types"), *listed("vae", c, "up_block_types")]:
-            require("vae", {"block type": kind}, **{"block type": ("DownEncoderBlock2D", "UpDecoderBlock2D")})
-        scaling = number("vae", c, "scaling_factor", 0.18215)
-        if scaling == 0:
-            raise CheckpointError("vae/config.json: scaling_factor is 0; Stable Diffusion 1 and 2 have 0.18215")
-        return cls(groups=whole("vae", c, "norm_num_groups", 32), scaling_factor=scaling,
-                   levels=len(listed("vae", c, "block_out_channels")), layers=whole("vae", c, "layers_per_block", 1),
-                   latent_channels=whole("vae", c, "latent_channels", 4), quant=bool(c.get("use_quant_conv", True)),
-                   post_quant=bool(c.get("use_post_quant_conv", True)), in_float32=bool(c.get("force_upcast", True)))
-
-    @property
-    def factor(self):
-        """How many pixels a latent position is wide."""
-        return 2 ** (self.levels - 1)
-
-    @property
-    def moments(self):
-        """Channels that encode() gives."""
-        return 2 * self.latent_channels
-
-    def counts(self):
-        """{path of a list of layers: how many this network has}, to hold a checkpoint against."""
-        found = {}
-        for blocks, sampler, layers in (("encoder.down_blocks", "downsamplers", self.layers),
-                                        ("decoder.up_blocks", "upsamplers", self.layers + 1)):
-            found[blocks] = self.levels
-            for i in range(self.levels):
-                found[f"{blocks}.{i}.resnets"] = layers
-                found[f"{blocks}.{i}.{sampler}"] = int(i < self.levels - 1)
-        return {**found, **{f"{half}.mid_block.{part}": k for half in ("encoder", "decoder")
-                            for part, k in (("resnets", 2), ("attentions", 1))}}
 
 
 def pixel_attention(p, x, groups):

@@ -5,8 +5,8 @@ import textwrap
 from pathlib import Path
 
 from ..checkpoint import inversion, kinds, lora, single
+from ..checkpoint.component import Component
 from ..checkpoint.files import TensorFiles, read_json, refuse_pickle
-from ..checkpoint.folder import Component
 from ..diffusion import samplers
 from ..errors import CheckpointError, MinisdError
 
@@ -86,8 +86,8 @@ def inspect(path, variant=None):
 def describe_part(component, option):
     """A network that goes with a model by `option`."""
     c = component.config
-    words = {"controlnet": lambda: f"a ControlNet for {WIDTHS.get(c.context_width, 'a model of its own size')}, by its text of "
-                                   f"{c.context_width} numbers a token",
+    words = {"controlnet": lambda: f"a ControlNet for {WIDTHS.get(c.cross_attention_dim, 'a model of its own size')}, by its text of "
+                                   f"{c.cross_attention_dim} numbers a token",
              "vae": lambda: f"{'TAESD, ' if c.moments == c.latent_channels else ''}a vae: latents of {c.latent_channels} channels, "
                             f"{c.factor} pixels wide each"}
     lines, whole = network(component)

@@ -7,7 +7,7 @@ import numpy as np
 from ..backend import ops, threads
 
 
-def products(name, args, y):
+def products(name, args, kwargs, y):
     """Floating-point operations in the matrix products of one call as the definition has them, whatever a fast version saves;
     0 where there are none."""
     if not hasattr(y, "size"):                               # a dry run, of a model that is loaded meanwhile
@@ -15,8 +15,12 @@ def products(name, args, y):
     if name in ("linear", "linear_geglu"):
         return 2 * args[0].size * args[1].shape[0]
     if name in ("conv2d", "norm_conv2d", "upsample_conv2d"):
-        weight = args[3] if name == "norm_conv2d" else args[1]
+        weight = args[2][0] if name == "norm_conv2d" else args[1]
         return 2 * y.size * int(np.prod(weight.shape[:3]))
+    if name == "residual_block":
+        shortcut = kwargs.get("shortcut")
+        weights = [args[2][0], args[4][0], *([] if shortcut is None else shortcut[:1])]
+        return 2 * y.size // y.shape[-1] * sum(w.size for w in weights)
     if name == "attention":
         return 4 * args[0].size * args[1].shape[1]
     return 0
@@ -36,7 +40,7 @@ class Profile:
         row = self.rows.setdefault(name, [0, 0.0, 0])
         row[0] += 1
         row[1] += time.perf_counter() - start
-        row[2] += products(name, args, y)
+        row[2] += products(name, args, kwargs, y)
         return y
 
     def table(self):

@@ -29,8 +29,13 @@ def cases(draw):
     yield "conv2d", (picture, w, b), dict(pad=(1, 1))
     yield "conv2d", (picture, w), dict(pad=(1, 1))
     for add in (draw(2, 1, 1, 20), draw(2, 33, 38, 20)):
-        yield "norm_conv2d", (picture, draw(24), draw(24), w, b), dict(groups=8, eps=1e-5, add=add)
-    yield "norm_conv2d", (x, draw(24), draw(24), w, b), dict(groups=8, eps=1e-5, add=draw(2, 7, 9, 20))
+        yield "norm_conv2d", (picture, [draw(24), draw(24)], [w, b]), dict(groups=8, eps=1e-5, add=add)
+    yield "norm_conv2d", (x, [draw(24), draw(24)], [w, b]), dict(groups=8, eps=1e-5, add=draw(2, 7, 9, 20))
+    for a, shift in ((picture, draw(2, 1, 1, 20)), (x, None)):
+        yield "residual_block", (a, [draw(24), draw(24)], [w, b], [draw(20), draw(20)], [draw(3, 3, 20, 20), draw(20)]), dict(
+            groups=4, eps=1e-5, shift=shift, shortcut=[draw(1, 1, 24, 20), draw(20)])
+    yield "residual_block", (picture, [draw(24), draw(24)], [draw(3, 3, 24, 24), draw(24)], [draw(24), draw(24)],
+                             [draw(3, 3, 24, 24), draw(24)]), dict(groups=8, eps=1e-5)
     yield "upsample_conv2d", (draw(2, 17, 19, 24), w, b), dict(size=(34, 38))
     yield "upsample_conv2d", (x, w, b), dict(size=(13, 18))
     yield "attention", (draw(2, 37, 48), draw(2, 13, 48), draw(2, 13, 48)), dict(heads=3)
@@ -95,7 +100,7 @@ def selftest(seed=0, device="cpu"):
             with ops.definitions_only():
                 bound = 2 * max(error(ops.DEFINITIONS[name](*lowered[0], **lowered[1])), 2**-11)
         found = place.download(found)
-        arrays = args[0] if isinstance(args[0], list) else args
+        arrays = [a for arg in args for a in (arg if isinstance(arg, list) else [arg])]
         shapes = " ".join(str(a.shape).replace(" ", "") for a in arrays if hasattr(a, "shape"))
         rows.append((name, shapes, version, error(found), error(found) <= bound))
     return rows

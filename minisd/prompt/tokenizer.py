@@ -1,6 +1,6 @@
 """Prompts -> token ids (B,M), by CLIP's byte-level BPE.   Radford et al. 2021, section 2.4; Sennrich et al. 2016.
 
-The merging is the tokenizers library's; here is how CLIP sets it up and what a Stable Diffusion folder says."""
+The merging is the tokenizers library's; here is how CLIP sets it up."""
 import functools
 import gzip
 from pathlib import Path
@@ -9,20 +9,25 @@ import numpy as np
 import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers
 
-from ..checkpoint.files import read_json, read_text
 from ..errors import CheckpointError, InputError
 
 # Contractions, runs of letters, single digits, runs of anything else that is not space.
 WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
+SPECIAL = {"unk_token": "<|endoftext|>", "bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"}
+
 
 class Tokenizer:
     """bos, the prompt's tokens, eos, and padding up to `length`.
 
-    vocab {token: id}, merges [(left, right)]; special: {"bos_token": ..., "eos_token", "pad_token", "unk_token"}, each
-    a string or the dictionary that a tokenizer folder stores for one."""
+    vocab {token: id}, merges [(left, right)]: None for CLIP's own
+    special: {"bos_token", "eos_token", "pad_token", "unk_token"} -> a string, or the dictionary that a tokenizer folder stores for one;
+    those absent are CLIP's own.  length: M, start and end included;  added: further tokens"""
 
-    def __init__(self, vocab, merges, special, length=77, added=()):
+    def __init__(self, vocab=None, merges=None, special=None, length=77, added=()):
+        special = {**SPECIAL, **(special or {})}
+        if vocab is None:
+            vocab, merges = packaged_vocabulary()
         try:
             model = models.BPE(vocab=vocab, merges=merges, continuing_subword_prefix="", end_of_word_suffix="</w>",
                                fuse_unk=False, unk_token=content(special["unk_token"]))
@@ -35,47 +40,12 @@ class Tokenizer:
             pre_tokenizers.Split(tokenizers.Regex(WORDS), behavior="removed", invert=True),
             pre_tokenizers.ByteLevel(add_prefix_space=False)])
         self.bpe.add_special_tokens([added_token(t) for t in special.values()])
-        self.bpe.add_tokens([added_token(t) for t in added])
+        self.bpe.add_tokens([added_token(t) for t in added if content(t) not in map(content, special.values())])
         self.length, self.size = length, self.bpe.get_vocab_size()
         self.bos, self.eos, self.pad = (self.bpe.token_to_id(content(special[k]))
                                         for k in ("bos_token", "eos_token", "pad_token"))
         self.learned = {}                                    # first id of a word of its own -> all its ids
         self.comma = self.bpe.token_to_id(",</w>")
-
-    @classmethod
-    def from_folder(cls, folder, length=None):
-        """From vocab.json and merges.txt, or tokenizer.json; the special tokens from special_tokens_map.json where
-        there is one, else from tokenizer_config.json.  length: what the text encoder can take, if less.
-
-        Raises CheckpointError if the folder holds no CLIP tokenizer."""
-        folder = Path(folder)
-        config, special_map = read_json(folder / "tokenizer_config.json"), read_json(folder / "special_tokens_map.json")
-        if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
-            vocab = read_json(folder / "vocab.json")
-            lines = read_text(folder / "merges.txt").split("\n")
-            merges = [tuple(line.split()) for line in lines if line and not line.startswith("#version")]
-            added = {}
-        else:
-            whole = read_json(folder / "tokenizer.json")
-            if whole.get("model", {}).get("type") != "BPE":
-                raise CheckpointError(f"{folder}: no CLIP tokenizer; expected vocab.json and merges.txt, or tokenizer.json")
-            vocab = whole["model"]["vocab"]
-            merges = [tuple(m.split(" ")) if isinstance(m, str) else tuple(m) for m in whole["model"]["merges"]]
-            added = {t["id"]: t for t in whole.get("added_tokens", [])}
-        added.update({i: {"content": t} for t, i in read_json(folder / "added_tokens.json").items()})
-        added.update({int(i): t for i, t in config.get("added_tokens_decoder", {}).items()})
-        special = {"unk_token": "<|endoftext|>", "bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>",
-                   "pad_token": "<|endoftext|>"}
-        special = {k: special_map.get(k) or config.get(k) or v for k, v in special.items()}
-        limits = [n for n in (config.get("model_max_length"), length) if n is not None and n < 1e6]
-        return cls(vocab, merges, special, int(min(limits, default=77)),
-                   [t for i, t in sorted(added.items()) if content(t) not in map(content, special.values())])
-
-    @classmethod
-    def packaged(cls, pad=None, length=77):
-        """CLIP's own, from the vocabulary that comes with minisd, for checkpoints that have none.  pad: the padding token, if not eos."""
-        start, end = "<|startoftext|>", "<|endoftext|>"
-        return cls(*packaged_vocabulary(), dict(unk_token=end, bos_token=start, eos_token=end, pad_token=pad or end), length)
 
     def __call__(self, prompts):
         """list of B strings -> (ids (B,M) int64, what did not fit of each: list of strings, "" where all did).
@@ -131,6 +101,7 @@ def packaged_vocabulary():
 
 
 def content(token):
+    """The token itself, of the string or the dictionary that stands for it."""
     return token["content"] if isinstance(token, dict) else token
 
 

@@ -17,6 +17,8 @@ def draw(*shape):
 def error(found, name, *args, **kwargs):
     """Of `found` against the definition in float64, relative to the largest value."""
     def wide(a):
+        if isinstance(a, (list, tuple)):
+            return [wide(x) for x in a]
         return a.astype(np.float64) if isinstance(a, np.ndarray) else a
 
     with ops.definitions_only():
@@ -53,7 +55,8 @@ def tiny_pieces(monkeypatch):
 
 
 def test_the_heavy_operations_are_served():
-    assert {"linear", "linear_geglu", "layer_norm", "group_norm", "conv2d", "norm_conv2d", "upsample_conv2d", "attention"} <= set(SERVED)
+    assert {"linear", "linear_geglu", "layer_norm", "group_norm", "conv2d", "norm_conv2d", "residual_block", "upsample_conv2d",
+            "attention"} <= set(SERVED)
 
 
 @pytest.mark.parametrize("pieces", ["usual", "tiny"])
@@ -76,14 +79,14 @@ def test_equals_its_definition(name, pieces, request):
 @pytest.mark.parametrize("H, W", [(32, 32), (33, 30), (31, 37), (4, 300), (300, 3), (65, 64)])
 def test_winograd(H, W, any_threads):
     x, w, b = draw(2, H, W, 20), draw(3, 3, 20, 7), draw(7)
-    assert convolution.best_way(x.shape, w.shape) is convolution.LARGE
+    assert convolution.best_winograd(x.shape, w.shape) is convolution.LARGE
     check(convolution.conv2d, x, w, b, pad=(1, 1))
 
 
 @pytest.mark.parametrize("H, W", [(16, 16), (9, 15), (1, 64)])
 def test_small_winograd(H, W, any_threads):
     x, w, b = draw(2, H, W, 20), draw(3, 3, 20, 7), draw(7)
-    assert convolution.best_way(x.shape, w.shape) is convolution.SMALL
+    assert convolution.best_winograd(x.shape, w.shape) is convolution.SMALL
     check(convolution.conv2d, x, w, b, pad=(1, 1), bound=2e-6)
 
 
@@ -92,7 +95,7 @@ def test_small_winograd(H, W, any_threads):
 def test_winograd_in_tiny_pieces(H, W, O, tiny_pieces):
     x, w, b = draw(3, H, W, 24), draw(3, 3, 24, O), draw(O)
     check(convolution.conv2d, x, w, b, pad=(1, 1), add=draw(3, H, W, O))
-    check(convolution.norm_conv2d, x, draw(24), draw(24), w, b, groups=6, eps=1e-6, add=draw(3, 1, 1, O))
+    check(convolution.norm_conv2d, x, [draw(24), draw(24)], [w, b], groups=6, eps=1e-6, add=draw(3, 1, 1, O))
     check(convolution.upsample_conv2d, x, w, b, size=(2 * H, 2 * W))
 
 
@@ -100,36 +103,46 @@ def test_winograd_in_tiny_pieces(H, W, O, tiny_pieces):
 def test_written_over_its_input(lines, tiny_pieces, monkeypatch):
     """Block by block: each must still read what the one before has written over."""
     x, w, b, add = draw(2, 21, 18, 24), draw(3, 3, 24, 24), draw(24), draw(2, 21, 18, 24)
-    args = draw(24), draw(24), w, b
+    args = (draw(24), draw(24)), (w, b)
     with threads.frugal(lines * 5 * 36 * 24 * 4):
         expected = convolution.norm_conv2d(x, *args, groups=6, eps=1e-5, add=add)
         place = x.copy()
-        found = convolution.norm_conv2d(place, *args, groups=6, eps=1e-5, add=add, overwrite_x=True)
+        found = convolution.normed(place, *args, groups=6, eps=1e-5, add=add, overwrite_x=True)
     assert np.shares_memory(found, place) and np.array_equal(found, expected)
 
 
 def test_overwriting_is_refused_where_it_would_not_fit():
     x, w = draw(1, 32, 32, 24), draw(3, 3, 24, 5)
-    before = x.copy()
-    check(convolution.norm_conv2d, x, draw(24), draw(24), w, draw(5), groups=6, eps=1e-5, overwrite_x=True)
-    assert np.array_equal(x, before)
+    before, norm, conv = x.copy(), (draw(24), draw(24)), (w, draw(5))
+    found = convolution.normed(x, norm, conv, groups=6, eps=1e-5, overwrite_x=True)
+    assert np.array_equal(x, before) and np.array_equal(found, convolution.norm_conv2d(x, norm, conv, groups=6, eps=1e-5))
 
 
-def test_linear_into_what_is_added():
+def test_a_residual_block_leaves_its_input_alone(any_threads):
+    """What it writes over is its own."""
+    for O in (24, 20):
+        x, shortcut = draw(2, 33, 38, 24), None if O == 24 else [draw(1, 1, 24, O), draw(O)]
+        before = x.copy()
+        check(convolution.residual_block, x, [draw(24), draw(24)], [draw(3, 3, 24, O), draw(O)], [draw(O), draw(O)],
+              [draw(3, 3, O, O), draw(O)], groups=4, eps=1e-5, shift=draw(2, 1, 1, O), shortcut=shortcut)
+        assert np.array_equal(x, before)
+
+
+def test_products_added_in_place():
     for shape in ((700, 6), (5, 300)):                       # in strips of rows, and of columns
         x, w, b, add = draw(shape[0], 33), draw(shape[1], 33), draw(shape[1]), draw(*shape)
         expected = cpu.linear(x, w, b, add)
-        found = cpu.linear(x, w, b, add, overwrite_add=True)
-        assert found is add and np.allclose(found, expected, atol=1e-5)
+        cpu.product(x, w.T, add, b, add)
+        assert np.allclose(add, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("way", ["SMALL", "LARGE", "DOUBLED"])
-def test_winograds_transforms_are_exact(way):
-    """In float64 nothing is lost: the identity holds, and only rounding tells the two ways apart."""
+@pytest.mark.parametrize("algorithm", ["SMALL", "LARGE", "DOUBLED"])
+def test_winograd_transforms_are_exact(algorithm):
+    """In float64 nothing is lost: the identity holds, and only rounding tells the two apart."""
     x, w = RANDOM.standard_normal((1, 16, 16, 24)), RANDOM.standard_normal((3, 3, 24, 3))
-    doubled = way == "DOUBLED"
+    doubled = algorithm == "DOUBLED"
     size = (32, 32) if doubled else (16, 16)
-    found = convolution.by_tiles(getattr(convolution, way), x, w, np.zeros(3), size)
+    found = convolution.by_tiles(getattr(convolution, algorithm), x, w, np.zeros(3), size)
     name, extra = ("upsample_conv2d", dict(size=size)) if doubled else ("conv2d", dict(pad=(1, 1)))
     with ops.definitions_only():
         expected = ops.DEFINITIONS[name](x, w, np.zeros(3), **extra)

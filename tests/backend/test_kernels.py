@@ -19,8 +19,10 @@ from cudaemu.machine import KernelError
 from minisd.backend import device, ops
 from minisd.checkpoint.weights import Weights, engine_layout
 from minisd.errors import InputError
-from minisd.networks import clip as text
-from minisd.networks import controlnet, unet, vae
+from minisd.networks import clip, controlnet, unet, vae
+from minisd.networks.clip_config import TextConfig
+from minisd.networks.unet_config import ControlNetConfig, UNetConfig
+from minisd.networks.vae_config import VAEConfig
 from minisd.probe import selftest
 
 RANDOM = np.random.default_rng(2)
@@ -283,19 +285,19 @@ def networks(model, case, dtype, put):
         return put(np.ascontiguousarray(golden_checks.channels_last(a)).astype(dtype))
 
     if component == "text_encoder":
-        return text.encode(p, put(given), text.TextConfig.read(raw))
+        return clip.encode(p, put(given), TextConfig.read(raw))
     if component == "text_encoder_2":
-        return text.encode_xl(p, put(given), text.TextConfig.read(raw))[1]
+        return clip.encode_xl(p, put(given), TextConfig.read(raw))[1]
     if component == "unet":
         x, t, context, told = given
         told = {k: put(a) if a.dtype.kind == "i" or k == "time_ids" else lowered(a) for k, a in told.items()}
-        return unet.unet(p, lowered(x), put(t), lowered(context), unet.UNetConfig.read(raw), **told)
+        return unet.unet(p, lowered(x), put(t), lowered(context), UNetConfig.read(raw), **told)
     if component == "controlnet":
         x, t, context, told = given
         hint = controlnet.hint(p, lowered(told["hint"]))
         scales = put(np.ones((13, 1, 1, 1, 1), dtype))
-        return controlnet.controlnet(p, lowered(x), put(t), lowered(context), hint, scales, controlnet.ControlNetConfig.read(raw))[0]
-    config = vae.VAEConfig.read(raw)
+        return controlnet.controlnet(p, lowered(x), put(t), lowered(context), hint, scales, ControlNetConfig.read(raw))[0]
+    config = VAEConfig.read(raw)
     if case.startswith("encode"):
         return vae.encode(p, lowered(given), config)
     return vae.decode(p, lowered(given * np.float32(config.scaling_factor)), config)
@@ -331,19 +333,19 @@ def test_same_seed_same_picture(cupy, sd2_folder, monkeypatch):
     from minisd.networks import nn
     monkeypatch.setattr(fake, "races", False)
     pipe = minisd.load(sd2_folder, device="cuda")
-    assert pipe.dtype == np.float16 and pipe.latent_dtype == np.float32
+    assert pipe.model.dtype == np.float16 and pipe.model.latent_dtype == np.float32
     found = pipe.txt2img("a fox", **HOW)
-    assert pipe.call_unet.graph is not None
+    assert pipe.model.call_unet.graph is not None
     assert np.abs(found - minisd.load(sd2_folder).txt2img("a fox", **HOW)).max() < 0.02
     np.testing.assert_array_equal(pipe.txt2img("a fox", **HOW), found)
-    context = pipe.encode_prompts(["a fox"])["context"]
+    context = pipe.model.encode_prompts(["a fox"])["context"]
     x = drawn_models.standard("x", (1, 8, 8, 4))
-    replayed = [pipe.predict_noise(k * x, 500.0 + k, context) for k in (1, 2)]
+    replayed = [pipe.model.predict_noise(k * x, 500.0 + k, context) for k in (1, 2)]
     with ops.watch(lambda name, run, *args, **kwargs: run(*args, **kwargs)):             # as written, kernel by kernel
-        launched = pipe.predict_noise(2 * x, 502.0, context)
+        launched = pipe.model.predict_noise(2 * x, 502.0, context)
     np.testing.assert_array_equal(launched, replayed[1])
     with nn.trace() as seen:
-        traced = pipe.predict_noise(2 * x, 502.0, context)
+        traced = pipe.model.predict_noise(2 * x, 502.0, context)
     assert "mid_block.attentions.0" in seen and not np.array_equal(*replayed)
     assert golden_checks.relative(traced, launched) < 2e-3          # a trace takes fused operations apart
 
@@ -370,7 +372,7 @@ def test_what_cannot_be_recorded_runs_as_written(cupy, sd1_folder, monkeypatch):
     pipe = minisd.load(sd1_folder, device="cuda")
     with pytest.warns(UserWarning, match="cannot be recorded"):
         found = pipe.txt2img("a fox", **HOW)
-    assert pipe.call_unet.graph is None
+    assert pipe.model.call_unet.graph is None
     assert np.abs(found - minisd.load(sd1_folder).txt2img("a fox", **HOW)).max() < 0.02
 
 
@@ -378,9 +380,9 @@ def test_encoding_and_single_precision(cupy, sd2_folder, monkeypatch):
     import minisd
     monkeypatch.setattr(fake, "races", False)
     pixels = np.abs(drawn_models.uniform("pixels", (1, 64, 64, 3)))
-    exact = minisd.load(sd2_folder).encode(pixels, seed=1)
+    exact = minisd.load(sd2_folder).model.encode(pixels, seed=1)
     for dtype, bound in ((None, 2e-2), ("float32", 1e-4)):
-        latents = minisd.load(sd2_folder, device="cuda", dtype=dtype).encode(pixels, seed=1)
+        latents = minisd.load(sd2_folder, device="cuda", dtype=dtype).model.encode(pixels, seed=1)
         assert isinstance(latents, np.ndarray) and latents.dtype == np.float32 and golden_checks.relative(latents, exact) < bound
 
 
@@ -597,7 +599,7 @@ def test_compute_sanitizer(tool):
 @pytest.mark.parametrize("cupy", [pytest.param("device", marks=pytest.mark.gpu)], indirect=True)
 def test_full_size_unet(cupy):
     """SD 1.5, batch 2, 64x64: kernels at most twice as far from float32 as the definitions in float16."""
-    config = unet.UNetConfig()
+    config = UNetConfig()
     x, t, context = drawn_models.standard("x", (2, 64, 64, 4)), np.float32([981, 333.25]), drawn_models.standard("context", (2, 77, 768))
     shapes, found = layer_sizes.unet_shapes(**layer_sizes.SD15), {}
     for kind, dtype in (("exact", np.float32), ("plain", np.float16), ("kernels", np.float16)):

@@ -48,8 +48,8 @@ def call(library, folder):
         from minisd.networks import unet, vae
         pipe = minisd.load(folder)
         x, z = x.transpose(0, 2, 3, 1).copy(), z.transpose(0, 2, 3, 1).copy()
-        run = {"unet": lambda: unet.unet(pipe.unet, x, np.float32([981, 981]), context, pipe.unet_config),
-               "vae": lambda: vae.decode(pipe.vae, z, pipe.vae_config)}
+        run = {"unet": lambda: unet.unet(pipe.unet, x, np.float32([981, 981]), context, pipe.model.unet_config),
+               "vae": lambda: vae.decode(pipe.vae, z, pipe.model.vae_config)}
     for line in sys.stdin:
         what, count = line.split()
         threads(int(count))
@@ -200,8 +200,8 @@ def errors(folder):
     usual = convolution.TILES
     with ops.watch(watch):
         unet.unet(pipe.unet, random.standard_normal((2, 64, 64, 4), np.float32), np.float32([981, 333]),
-                  random.standard_normal((2, 77, 768), np.float32), pipe.unet_config)
-        vae.decode(pipe.vae, random.standard_normal((1, 32, 32, 4), np.float32), pipe.vae_config)
+                  random.standard_normal((2, 77, 768), np.float32), pipe.model.unet_config)
+        vae.decode(pipe.vae, random.standard_normal((1, 32, 32, 4), np.float32), pipe.model.vae_config)
     print("| layer | map | channels | Winograd, 4x4 | patches | the way taken | which |\n|---|---|---|---|---|---|---|")
     for path, (size, channels, winograd, patches, own, taken) in found.items():
         print(f"| {path} | {size} | {channels} | {winograd:.1e} | {patches:.1e} | {own:.1e} | {taken} |")

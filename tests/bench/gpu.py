@@ -26,6 +26,8 @@ from minisd.backend.device import GPU, Recorded  # noqa: E402
 from minisd.checkpoint.weights import Weights, engine_layout  # noqa: E402
 from minisd.diffusion import samplers  # noqa: E402
 from minisd.networks import unet, vae  # noqa: E402
+from minisd.networks.unet_config import UNetConfig  # noqa: E402
+from minisd.networks.vae_config import VAEConfig  # noqa: E402
 
 RANDOM = np.random.default_rng(0)
 CACHE = 200 << 20                                            # more than any L2 there is
@@ -209,9 +211,9 @@ class ByOperation:
         y = run(*args, **kwargs)
         end.record()
         given = [*args, *kwargs.values()]
-        given += [a for x in given if isinstance(x, list) for a in x]
+        given += [a for x in given if isinstance(x, (list, tuple)) for a in x]
         traffic = y.nbytes + sum(a.nbytes for a in given if isinstance(a, cupy.ndarray))
-        self.marks.append((name, start, end, max(products(name, args, y) / self.rates[0] / 1e9, traffic / self.rates[1] / 1e9)))
+        self.marks.append((name, start, end, max(products(name, args, kwargs, y) / self.rates[0] / 1e9, traffic / self.rates[1] / 1e9)))
         return y
 
     def table(self):
@@ -227,7 +229,7 @@ class ByOperation:
 
 
 def whole(torch, product, copy):
-    config, p = unet.UNetConfig(), random_weights(layer_sizes.unet_shapes(**layer_sizes.SD15))
+    config, p = UNetConfig(), random_weights(layer_sizes.unet_shapes(**layer_sizes.SD15))
     x, t, context = normal(2, 64, 64, 4), cupy.asarray(np.float32([981, 981])), normal(2, 77, 768)
 
     def network(x, t, context):
@@ -257,7 +259,7 @@ def whole(torch, product, copy):
         noise = RANDOM.standard_normal((1, 64, 64, 4), np.float32) * np.float32(sampler.init_sigma)
         steps = sum(1 for _ in pipeline.denoise(predict, sampler, noise, None))
         speeds.append(steps / (time.perf_counter() - start))
-    decoder, vae_config = random_weights(layer_sizes.decoder_shapes(**layer_sizes.DECODER)), vae.VAEConfig()
+    decoder, vae_config = random_weights(layer_sizes.decoder_shapes(**layer_sizes.DECODER)), VAEConfig()
     decode = Recorded(lambda z: vae.decode(decoder, z, vae_config), cupy)
     z = normal(1, 64, 64, 4)
     decode(z=z)

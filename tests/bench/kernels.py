@@ -19,6 +19,9 @@ import kernel_sources  # noqa: E402
 import kernel_study  # noqa: E402
 from cudaemu import fake, nvrtc  # noqa: E402
 
+from minisd.networks.unet_config import UNetConfig  # noqa: E402
+from minisd.networks.vae_config import VAEConfig  # noqa: E402
+
 README = kernel_sources.KERNELS / "README.md"
 STUDIED = {"attention": "B 2, N and M 4096, 8 heads of 64", "conv2d": "2x32x32, 640 -> 640",
            "group_norm": "2x64x64, 320 channels, 32 groups, silu"}
@@ -105,10 +108,10 @@ def launches(cupy):
     cupy.empty = lambda shape, dtype: like(*shape, dtype=dtype)
     def unet_call():
         given = like(2, 64, 64, 4), like(2, dtype=np.float32), like(2, 77, 768)
-        unet.unet(weights(layer_sizes.unet_shapes(**layer_sizes.SD15)), *given, unet.UNetConfig())
+        unet.unet(weights(layer_sizes.unet_shapes(**layer_sizes.SD15)), *given, UNetConfig())
 
     def decode():
-        vae.decode(weights(layer_sizes.decoder_shapes(**layer_sizes.DECODER)), like(1, 64, 64, 4), vae.VAEConfig())
+        vae.decode(weights(layer_sizes.decoder_shapes(**layer_sizes.DECODER)), like(1, 64, 64, 4), VAEConfig())
 
     for name, run in (("unet call, batch 2, 64x64", unet_call), ("decode, 64x64", decode)):
         counts.clear()

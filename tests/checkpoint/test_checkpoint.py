@@ -9,7 +9,8 @@ from safetensors.numpy import load_file, save_file
 import minisd
 from minisd.checkpoint import folder as checkpoint
 from minisd.checkpoint import hub
-from minisd.checkpoint.weights import Weights
+from minisd.checkpoint.files import TensorFiles
+from minisd.checkpoint.weights import Weights, engine_layout
 from minisd.errors import CheckpointError, InputError, MissingWeight
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
@@ -71,7 +72,7 @@ def test_bfloat16(tmp_path):
     words = (values.view(np.uint32) >> 16).astype("<u2")
     header = json.dumps({"w": {"dtype": "BF16", "shape": [2, 2], "data_offsets": [0, 8]}}).encode()
     (tmp_path / "m.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + words.tobytes())
-    w = checkpoint.TensorFiles([tmp_path / "m.safetensors"])["w"]
+    w = TensorFiles([tmp_path / "m.safetensors"])["w"]
     assert w.shape == (2, 2) and np.allclose(w.reshape(-1), values, rtol=2**-7)
 
 
@@ -86,7 +87,7 @@ def test_old_attention_names_of_the_vae(sd1_copy, sd1_folder):
 
     change(sd1_copy / VAE, rename)
     z = np.ones((1, 4, 4, 4), np.float32)
-    assert np.array_equal(minisd.load(sd1_copy).decode(z), minisd.load(sd1_folder).decode(z))
+    assert np.array_equal(minisd.load(sd1_copy).model.decode(z), minisd.load(sd1_folder).model.decode(z))
 
 
 def test_a_file_that_changes_after_it_was_opened(sd1_copy):
@@ -116,7 +117,7 @@ def test_position_ids_are_not_a_weight(sd1_copy):
 def test_weights_are_read_when_they_are_needed(sd1_folder):
     pipe = minisd.load(sd1_folder)
     assert not pipe.unet._leaves and not pipe.vae._leaves
-    pipe.decode(np.zeros((1, 1, 1, 4), np.float32))
+    pipe.model.decode(np.zeros((1, 1, 1, 4), np.float32))
     assert pipe.vae._leaves and not pipe.unet._leaves
     assert all(name.startswith("encoder") or name.startswith("quant_conv") for name in pipe.vae.unread())
 
@@ -409,7 +410,7 @@ def test_a_controlnet_or_a_vae_of_the_hub(sd1_folder, tmp_path, monkeypatch):
     names = ["config.json", "diffusion_pytorch_model.bin", "diffusion_pytorch_model.safetensors", "README.md"]
     monkeypatch.setattr(huggingface_hub, "list_repo_files", lambda repo: names)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda repo, **k: asked.update(k, repo=repo) or str(place))
-    assert minisd.load(sd1_folder, controlnet="someone/some-controlnet").controlnets
+    assert minisd.load(sd1_folder, controlnet="someone/some-controlnet").model.controlnets
     assert asked == {"repo": "someone/some-controlnet", "allow_patterns": ["config.json", "diffusion_pytorch_model.safetensors"]}
     names[:] = ["diffusion_pytorch_model.bin"]
     with pytest.raises(CheckpointError, match="pickle"):
@@ -462,7 +463,7 @@ def test_a_tree_can_be_copied():
 def test_convolutions_are_laid_out_once():
     loads = []
     w = np.arange(2 * 3 * 3 * 3, dtype=np.float16).reshape(2, 3, 3, 3)
-    p = Weights.over(["conv.weight"], lambda name: loads.append(name) or checkpoint.engine_layout(w, "float32"))
+    p = Weights.over(["conv.weight"], lambda name: loads.append(name) or engine_layout(w, "float32"))
     first, second = p.conv.weight, p.conv.weight
     assert first is second and loads == ["conv.weight"] and first.shape == (3, 3, 3, 2) and first.dtype == np.float32
     assert first[0, 1, 2, 1] == w[1, 2, 0, 1] and first.flags.c_contiguous

@@ -28,17 +28,17 @@ def test_a_word_stands_for_its_vectors(taught):
     table = taught.text_encoder.embeddings.token_embedding.weight
     np.testing.assert_array_equal(table[49408], drawn_models.standard("<my-cat>", (40,)))
     np.testing.assert_array_equal(table[49409:49412], drawn_models.standard("<three-hats>", (3, 40)))
-    np.testing.assert_array_equal(table[:49408], minisd.load(taught.checkpoint.folder).text_encoder.embeddings.token_embedding.weight)
+    np.testing.assert_array_equal(table[:49408], minisd.load(taught.model.checkpoint.folder).text_encoder.embeddings.token_embedding.weight)
 
 
 def test_other_prompts_are_as_before(taught, sd1):
-    np.testing.assert_array_equal(*(p.encode_prompts(["a cat, and hats"])["context"] for p in (taught, sd1)))
+    np.testing.assert_array_equal(*(p.model.encode_prompts(["a cat, and hats"])["context"] for p in (taught, sd1)))
 
 
 def test_long_prompts_are_cut_where_they_are_too_long(taught):
     with pytest.warns(UserWarning, match="left out: '<three-hats> cat'"):
-        taught.encode_prompts(["dog " * 75 + "<three-hats> cat"], prompt_syntax="plain")
-    assert taught.encode_prompts(["(<three-hats>:1.3) " * 30])["context"].shape == (1, 2 * 77, 40)
+        taught.model.encode_prompts(["dog " * 75 + "<three-hats> cat"], prompt_syntax="plain")
+    assert taught.model.encode_prompts(["(<three-hats>:1.3) " * 30])["context"].shape == (1, 2 * 77, 40)
 
 
 def test_names(tmp_path, sd1_folder):

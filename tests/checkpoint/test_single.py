@@ -14,10 +14,12 @@ from safetensors.numpy import save_file
 import minisd
 from minisd.checkpoint import ldm as names_of
 from minisd.checkpoint import single
-from minisd.checkpoint.folder import CONFIGS
+from minisd.checkpoint.component import CONFIGS
+from minisd.checkpoint.vocabulary import read_vocabulary
 from minisd.cli import main as cli
 from minisd.errors import CheckpointError, InputError
-from minisd.networks import taesd, unet
+from minisd.networks.unet_config import UNetConfig
+from minisd.networks.vae_config import TinyConfig
 from minisd.prompt.tokenizer import Tokenizer
 
 HOW = dict(num_inference_steps=1, seed=1, width=64, height=64, output="latent")
@@ -50,7 +52,7 @@ def test_every_key_of_the_real_checkpoints():
     for checkpoint, parts in golden_checks.keys().items():
         for name, shapes in parts.items():
             config = published_configs.MODELS[checkpoint][name]
-            kind = taesd.TinyConfig if config.get("_class_name") == "AutoencoderTiny" else CONFIGS[name]
+            kind = TinyConfig if config.get("_class_name") == "AutoencoderTiny" else CONFIGS[name]
             part = single.Part(name, kind.read(config), checkpoint, Shapes(shapes), {n: (n, None) for n in shapes})
             assert part.check() == ([], []), f"{checkpoint}, {name}"
 
@@ -87,8 +89,8 @@ def test_every_key_of_the_real_controlnets(name, monkeypatch):
 def test_the_vocabulary_that_comes_with_minisd_is_clips(family, tmp_path):
     import drawn_models
     drawn_models.write_tokenizer(tmp_path, pad="!" if family == "SD 2" else None)
-    expected, _ = Tokenizer.from_folder(tmp_path)(golden_cases.PROMPTS)
-    np.testing.assert_array_equal(Tokenizer.packaged(pad="!" if family == "SD 2" else None)(golden_cases.PROMPTS)[0], expected)
+    expected, _ = Tokenizer(**read_vocabulary(tmp_path))(golden_cases.PROMPTS)
+    np.testing.assert_array_equal(Tokenizer(special={"pad_token": "!"} if family == "SD 2" else {})(golden_cases.PROMPTS)[0], expected)
     np.testing.assert_array_equal(expected, Golden("tokens")["sd2" if family == "SD 2" else "plain"])
 
 
@@ -104,20 +106,20 @@ def test_another_prefix_of_the_vae(family, file, tmp_path):
     arrays = ldm_files.arrays(family)
     save_file({k.replace("first_stage_model.", "vae."): v for k, v in arrays.items()}, tmp_path / "a.safetensors")
     z = np.ones((1, 2, 2, 4), np.float32)
-    found = minisd.load(tmp_path / "a.safetensors", prediction_type="epsilon").decode(z)
-    np.testing.assert_array_equal(found, minisd.load(file, prediction_type="epsilon").decode(z))
+    found = minisd.load(tmp_path / "a.safetensors", prediction_type="epsilon").model.decode(z)
+    np.testing.assert_array_equal(found, minisd.load(file, prediction_type="epsilon").model.decode(z))
 
 
 def test_what_a_unet_predicts_is_asked_for_or_found(family, file, monkeypatch):
-    assert minisd.load(file, prediction_type="v_prediction").scheduler["prediction_type"] == "v_prediction"
+    assert minisd.load(file, prediction_type="v_prediction").model.scheduler["prediction_type"] == "v_prediction"
     if family == "SD 1":
-        assert minisd.load(file).scheduler["prediction_type"] == "epsilon"
+        assert minisd.load(file).model.scheduler["prediction_type"] == "epsilon"
         return
     for off, kind, size in ((-1.1, "v_prediction", (96, 96)), (-0.9, "epsilon", (64, 64))):
-        stand_in = types.SimpleNamespace(UNetConfig=unet.UNetConfig, unet=lambda p, x, t, context, c: x + off)     # noqa: B023
+        stand_in = types.SimpleNamespace(UNetConfig=UNetConfig, unet=lambda p, x, t, context, c: x + off)     # noqa: B023
         monkeypatch.setattr(single, "unet", stand_in)
         pipe = minisd.load(file)
-        assert pipe.scheduler["prediction_type"] == kind and pipe.unet_config.sample_size == size
+        assert pipe.model.scheduler["prediction_type"] == kind and pipe.model.unet_config.sample_size == size
 
 
 def test_inspect(file, capsys, tmp_path, family):
@@ -160,12 +162,12 @@ def test_another_vae(tmp_path, file, family, sd1_folder):
     save_file({k.removeprefix("first_stage_model."): v for k, v in arrays.items() if k.startswith("first_stage_model.")},
               tmp_path / "vae.safetensors")
     latent = np.ones((1, 4, 4, 4), np.float32)
-    expected = minisd.load(file, prediction_type="epsilon").decode(latent)
-    own = minisd.load(sd1_folder).decode(latent)
+    expected = minisd.load(file, prediction_type="epsilon").model.decode(latent)
+    own = minisd.load(sd1_folder).model.decode(latent)
     for path in (tmp_path / "vae.safetensors", file):
-        np.testing.assert_array_equal(minisd.load(sd1_folder, vae=path).decode(latent), expected)
+        np.testing.assert_array_equal(minisd.load(sd1_folder, vae=path).model.decode(latent), expected)
     for path in (sd1_folder, sd1_folder / "vae"):
-        np.testing.assert_array_equal(minisd.load(file, prediction_type="epsilon", vae=path).decode(latent), own)
+        np.testing.assert_array_equal(minisd.load(file, prediction_type="epsilon", vae=path).model.decode(latent), own)
     assert np.abs(expected - own).max() > 0.01
     arrays = {"decoder.conv_in.weight": np.zeros((4, 4, 3, 3), np.float32)}
     for wrong, message in (({"x": np.zeros(1, np.float32)}, "no vae with LDM names; x is of none"), (arrays, "is missing")):
@@ -183,7 +185,7 @@ def test_pickles_and_wrong_words(tmp_path, file, sd1_folder):
     for model in (file, sd1_folder):
         with pytest.raises(InputError, match="choose epsilon or v_prediction"):
             minisd.load(model, prediction_type="sample")
-    assert minisd.load(sd1_folder, prediction_type="v_prediction").scheduler["prediction_type"] == "v_prediction"
+    assert minisd.load(sd1_folder, prediction_type="v_prediction").model.scheduler["prediction_type"] == "v_prediction"
 
 
 def test_low_memory_and_lora(tmp_path, file, family):

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minisd import pipeline
 from minisd.backend import threads
 from minisd.cli import main as cli
 from minisd.cli import paint
 from minisd.errors import InputError
-from minisd.image import pixels as image
+from minisd.image.saving import save
+from minisd.model import Model
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_profile(run, monkeypatch):
     assert code == 0 and table[0].split() == ["operation", "calls", "seconds", "share", "GFLOP/s"]
     assert table[-1].startswith("1 threads; NumPy's products: ")
     rows, seconds = kept[0].rows, kept[0].seconds
-    assert {"linear", "attention", "norm_conv2d", "conv2d"} <= set(rows) == {line.split()[0] for line in table[1:-3]}
+    assert {"linear", "attention", "residual_block", "norm_conv2d", "conv2d"} <= set(rows) == {line.split()[0] for line in table[1:-3]}
     assert 0 < sum(r[1] for r in rows.values()) < seconds
 
 
@@ -99,7 +99,7 @@ def test_errors_are_said_in_one_line(run, tmp_path, arguments, message):
 
 
 @pytest.mark.parametrize("out, message", [("no/such/out.png", "there is no folder"), ("", "is a folder"),
-                                          ("out.jpg", "end the name in .png")])
+                                          ("out.bmp", "end the name in .png")])
 def test_a_place_that_cannot_be_written_is_found_before_the_work(run, tmp_path, out, message, monkeypatch):
     monkeypatch.setattr(paint, "load", lambda *a, **k: pytest.fail("the model was loaded"))
     code, _, err = run(out=tmp_path / out)
@@ -121,7 +121,7 @@ def test_an_older_picture_stays_when_writing_fails(tmp_path, monkeypatch):
     path.write_bytes(b"older")
     monkeypatch.setattr(Image.Image, "save", lambda *a, **k: (_ for _ in ()).throw(OSError(errno.EIO, "I/O error")))
     with pytest.raises(InputError, match="nothing was written"):
-        image.save_png(Image.new("RGB", (8, 8)), path)
+        save(path, Image.new("RGB", (8, 8)))
     assert left(tmp_path) == ["out.png"] and path.read_bytes() == b"older"
 
 
@@ -132,7 +132,7 @@ def test_interrupted_while_it_writes(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Image.Image, "save", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        image.save_png(Image.new("RGB", (8, 8)), tmp_path / "out.png")
+        save(tmp_path / "out.png", Image.new("RGB", (8, 8)))
     assert left(tmp_path) == []
 
 
@@ -154,14 +154,19 @@ def test_ctrl_c(sd1_folder, tmp_path):
 
 
 def test_out_of_memory(run, monkeypatch):
-    monkeypatch.setattr(pipeline.Pipeline, "decode", lambda *a: (_ for _ in ()).throw(MemoryError("Unable to allocate 3 TiB")))
+    monkeypatch.setattr(Model, "decode", lambda *a: (_ for _ in ()).throw(MemoryError("Unable to allocate 3 TiB")))
     code, _, err = run("--quiet")
     assert code == 1 and "not enough memory: Unable to allocate 3 TiB" in err
 
 
 def test_a_warning_is_one_line(run):
     code, _, err = run("--guidance", "0.5", "--quiet")
-    assert code == 0 and err == "minisd: warning: guidance_scale 0.5 is below 1, which turns guidance off, as 1 does\n"
+    assert code == 0 and "minisd: warning: --guidance 0.5 is below 1, which turns guidance off, as 1 does\n" in err
+    assert all(line.startswith("minisd: warning: ") for line in err.splitlines())
+
+
+def test_a_size_far_from_the_trained_one_is_warned_of(run):
+    assert "minisd: warning: 64x64 is far from the 128x128 that this model was trained on: little of the prompt" in run("--quiet")[2]
 
 
 def test_debugging_shows_where_an_error_comes_from(monkeypatch):

@@ -82,7 +82,7 @@ def test_the_refiner_ends_what_the_base_began(run, place, tmp_path):
     code, again, _ = run("txt2img", "--from", place / "fine.png", "-m", base, "--refiner", refiner)
     assert code == 0 and np.array_equal(np.asarray(again), np.asarray(expected))
     code, _, err = run("upscale", place / "in.png", "a fox", "--refiner", refiner)
-    assert code == 1 and "--refiner ends pictures of txt2img and img2img alone" in err
+    assert code == 1 and "--refiner is for txt2img and img2img alone" in err
 
 
 def test_from_with_another_model_warns(run, place, sd1_folder, tmp_path):
@@ -107,4 +107,4 @@ def test_pictures_from_pictures_are_not_made_again(run, place, tmp_path):
     run("upscale", place / "in.png", "a fox", "-m", model)
     (place / "out.png").rename(place / "large.png")
     code, _, err = run("txt2img", "--from", place / "large.png")
-    assert code == 1 and "made from another picture" in err
+    assert code == 1 and "made from another image" in err

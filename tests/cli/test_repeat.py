@@ -7,6 +7,7 @@ from PIL.PngImagePlugin import PngInfo
 from minisd.cli import main as cli
 from minisd.cli import repeat
 from minisd.errors import InputError
+from minisd.image.metadata import read_parameters
 
 
 @pytest.fixture
@@ -64,15 +65,15 @@ def test_a_picture_made_again(run, tmp_path, how):
     assert run(prompt, "--seed", 3, *(["--negative", "blur, dark: noise"] if "1" not in how else []), *QUICK, *how)[0] == 0
     assert run("--from", tmp_path / "out.png", out="again.png")[0] == 0
     np.testing.assert_array_equal(pixels(tmp_path / "again.png"), pixels(tmp_path / "out.png"))
-    assert repeat.read_parameters(tmp_path / "again.png") == repeat.read_parameters(tmp_path / "out.png")
-    assert repeat.read_parameters(tmp_path / "out.png")[0] == prompt
+    assert read_parameters(tmp_path / "again.png") == read_parameters(tmp_path / "out.png")
+    assert read_parameters(tmp_path / "out.png")[0] == prompt
 
 
 def test_what_is_given_goes_before(run, tmp_path):
     run("a fox", "--seed", 3, "--sampler", "euler", *QUICK)
     run("a cat", "--from", tmp_path / "out.png", "--seed", 4, "--steps", 1, out="again.png")
-    prompt, _, said = repeat.read_parameters(tmp_path / "again.png")
-    assert (prompt, said["Seed"], said["Steps"], said["Sampler"], said["Size"]) == ("a cat", "4", "1", "Euler", "64x64")
+    prompt, _, stored = read_parameters(tmp_path / "again.png")
+    assert (prompt, stored["Seed"], stored["Steps"], stored["Sampler"], stored["Size"]) == ("a cat", "4", "1", "Euler", "64x64")
 
 
 def saying(path, text):
@@ -88,12 +89,12 @@ def test_the_web_uis_own_text(tmp_path):
     found, _ = repeat.options(saying(tmp_path / "a.png", text))
     assert found == dict(prompt="masterpiece, (fox:1.2)", negative="bad hands, \nblurry", sampler="dpmpp_2m", sigmas="karras", steps=25,
                          guidance=6.5, seed=12, size="512x768", clip_skip=2)
-    assert repeat.read_parameters(tmp_path / "a.png")[2]["Lora hashes"] == "a: 1, b: 2"
+    assert read_parameters(tmp_path / "a.png")[2]["Lora hashes"] == "a: 1, b: 2"
 
 
 @pytest.mark.parametrize("text, message", [
     ("", "does not say how it was made"), ("a fox", "does not say how it was made"),
-    ("a\nSteps: 2, Denoising strength: 0.5", "made from another picture"), ("a\nSteps: 2, Batch pos: 1", "drawn from one seed"),
+    ("a\nSteps: 2, Denoising strength: 0.5", "made from another image"), ("a\nSteps: 2, Batch pos: 1", "drawn from one seed"),
     ("a\nSteps: 2, Sampler: Restart", "'Restart', which minisd does not have"), ("a\nSteps: many", "Steps is 'many'")])
 def test_pictures_that_cannot_be_made_again(tmp_path, text, message):
     with pytest.raises(InputError, match=message):

@@ -8,6 +8,7 @@ from golden_checks import Golden
 import minisd
 from minisd.backend import convolution
 from minisd.image import pixels as image
+from minisd.networks.unet_config import UNetConfig
 
 
 def test_every_layer(model):
@@ -42,7 +43,7 @@ def test_in_float64_the_error_is_the_references_own():
     """The definitions hold no constant or cast that is less exact than float32."""
     p = golden_checks.weights_of("unet_sd1", "float64")
     x, t, context, _ = golden_checks.model_inputs("unet_sd1")["wide"]
-    from minisd.networks.unet import UNetConfig, unet
+    from minisd.networks.unet import unet
     y = unet(p, golden_checks.channels_last(x).astype(float), t, context.astype(float), UNetConfig.read(golden_cases.MODELS["unet_sd1"][1]))
     assert y.dtype == np.float64
     assert golden_checks.relative(y, golden_checks.channels_last(Golden("unet_sd1")["wide.output"])) <= golden_checks.BOUND
@@ -62,7 +63,7 @@ def test_noise():
 @pytest.mark.parametrize("prefix", ["", "text_model."])
 def test_pipeline(name, prefix, tmp_path):
     """From a folder on disk to PIL pictures; the text encoder's names in both spellings."""
-    expected, how = Golden("pipelines"), golden_cases.PIPELINES[name][3]
+    expected, how = Golden("pipelines"), golden_checks.one_generator(golden_cases.PIPELINES[name][3])
     pipe = minisd.load(golden_checks.write_pipeline(tmp_path / name, name, prefix))
     assert golden_checks.relative(pipe.txt2img(**how, output="latent"),
                                   golden_checks.channels_last(expected[f"{name}.latent"])) <= golden_checks.BOUND
@@ -77,7 +78,7 @@ def test_encoder_samples_with_the_same_stream(sd1):
     """An encoded picture, drawn from the encoder's distribution with a seed."""
     pixels = golden_checks.channels_last(golden_checks.model_inputs("vae")["encode wide"]) / 2 + 0.5
     expected = golden_checks.channels_last(Golden("pipelines")["sd1.encoded"])
-    assert golden_checks.relative(sd1.encode(pixels, seed=42), expected) <= golden_checks.BOUND
+    assert golden_checks.relative(golden_checks.encoded(sd1, pixels, 42), expected) <= golden_checks.BOUND
 
 
 def test_goldens_say_which_versions_made_them(model):

@@ -7,12 +7,10 @@ import numpy as np
 import pytest
 from golden_checks import Golden
 
-from minisd import conditioning as conditions
-from minisd import controlnets as controls
-from minisd import tasks
+from minisd import conditioning, controlnets, tasks
 from minisd.backend import ops
 from minisd.diffusion import guidance, rng, samplers, schedules
-from minisd.image import pixels as image
+from minisd.image import pixels as images
 from minisd.networks import controlnet, nn, unet, vae
 
 
@@ -43,7 +41,7 @@ def truncated(array):
 
 
 MODEL_MUTATIONS = {
-    "resnet eps 1e-6 for 1e-5": ("unet_sd1", unet, "norm_conv2d", eps_for(nn.norm_conv2d, 1e-5, 1e-6)),
+    "resnet eps 1e-6 for 1e-5": ("unet_sd1", unet, "residual_block", eps_for(nn.residual_block, 1e-5, 1e-6)),
     "transformer eps 1e-5 for 1e-6": ("unet_sd1", unet, "group_norm", eps_for(nn.group_norm, 1e-6, 1e-5)),
     "vae eps 1e-5 for 1e-6": ("vae", vae, "EPS", 1e-5),
     "layer norm eps": ("unet_sd2", unet, "layer_norm", wrapped(nn.layer_norm, eps=1e-6)),
@@ -63,7 +61,7 @@ MODEL_MUTATIONS = {
     "the pooled vector of the last token": ("text_xl", ops, "vector_of", lambda x, ids, token: x[:, -1]),
     "sizes after the pooled text": ("unet_xl", ops, "concat", lambda xs, f=ops.concat: f(xs[::-1] if xs[0].ndim == 2 else xs)),
     "no class label": ("unet_upscaler", unet, "embedding", lambda p, ids: 0 * nn.embedding(p, ids)),
-    "no guidance scale told": ("unet_lcm", unet, "linear", lambda p, x, *a, f=unet.linear, **k: (
+    "no guidance scale": ("unet_lcm", unet, "linear", lambda p, x, *a, f=unet.linear, **k: (
         0 if p.path.endswith("cond_proj") else 1) * f(p, x, *a, **k)),
     "taesd without its tanh": ("taesd", ops, "tanh", lambda x: x),
     "skips in the wrong order": ("unet_sd2", ops, "concat", lambda xs, f=ops.concat: f(xs[::-1])),
@@ -79,7 +77,7 @@ def test_a_mutated_model_is_caught(name, monkeypatch):
 
 def test_only_the_faint_case_catches_the_eps(monkeypatch):
     """Why the goldens have it: on unit inputs this mistake hides below what anyone would call an error."""
-    monkeypatch.setattr(unet, "norm_conv2d", eps_for(nn.norm_conv2d, 1e-5, 1e-6))
+    monkeypatch.setattr(unet, "residual_block", eps_for(nn.residual_block, 1e-5, 1e-6))
     outputs = {case: errors[-1][1] for case, errors in golden_checks.compare_model("unet_sd1").items()}
     assert outputs["faint"] > 30 * outputs["wide"]
 
@@ -127,23 +125,23 @@ def run_off(name, folder):
     return max(golden_checks.compare_run(name, Golden("families"), folder)) > golden_checks.BOUND
 
 
-def swapped_sizes(count, original_size, crops, target_size, score=None, f=conditions.time_ids):
+def swapped_sizes(count, original_size, crops, target_size, score=None, f=conditioning.time_ids):
     return f(count, original_size[::-1], crops, target_size[::-1], score)
 
 
 RUN_MUTATIONS = {
-    "width before height": ("xl", conditions, "time_ids", swapped_sizes),
-    "zeros are an empty prompt": ("xl", conditions, "zeros_like", lambda told: {k: a + 0.1 for k, a in told.items()}),
+    "width before height": ("xl", conditioning, "time_ids", swapped_sizes),
+    "zeros are an empty prompt": ("xl", conditioning, "zeros_like", lambda c: {k: a + 0.1 for k, a in c.items()}),
     "the spread of each channel alone": ("zero snr", guidance, "rescaled", lambda out, text, share: (
         share * out * text.std((1, 2), keepdims=True) / out.std((1, 2), keepdims=True) + (1 - share) * out)),
-    "the small picture in [0,1]": ("upscale", tasks, "upscale",
-                                   lambda pixels, level, tile, f=tasks.upscale: f(pixels / 2 + 0.5, level, tile)),
+    "the small image in [0,1]": ("upscale", tasks, "Upscale",
+                                 lambda pixels, level, tile, f=tasks.Upscale: f(pixels / 2 + 0.5, level, tile)),
     "the control picture in [-1,1]": ("controlnet", controlnet, "hint", lambda p, picture, f=controlnet.hint: f(p, 2 * picture - 1)),
     "no boundary condition": ("lcm", samplers.LCM, "defaults", dict(samplers.LCM.defaults, timestep_scaling=0.01)),
-    "guidance features with cosines first": ("lcm", conditions, "guidance_features", lambda scale, dim, dtype,
-                                             f=conditions.guidance_features: np.roll(f(scale, dim, dtype), dim // 2, axis=-1)),
-    "guess mode for both halves": ("guess", controls.Controls, "prepare", lambda self, upload, dtype, rows, blind,
-                                   f=controls.Controls.prepare: f(self, upload, dtype, rows, 0)),
+    "guidance embedding with cosines first": ("lcm", conditioning, "guidance_embedding", lambda scale, dim, dtype,
+                                             f=conditioning.guidance_embedding: np.roll(f(scale, dim, dtype), dim // 2, axis=-1)),
+    "guess mode for both halves": ("guess", controlnets.Controls, "prepare", lambda self, upload, dtype, rows, blind,
+                                   f=controlnets.Controls.prepare: f(self, upload, dtype, rows, 0)),
 }
 
 
@@ -177,8 +175,8 @@ def test_a_tail_of_noise_not_drawn_afresh_is_caught(monkeypatch):
 def test_truncated_pixels_are_caught(sd1, monkeypatch):
     expected, how = Golden("pipelines")["sd1.pixels"], golden_cases.PIPELINES["sd1"][3]
     array = sd1.txt2img(**how, output="array")
-    monkeypatch.setattr(image, "to_pil", truncated)
-    off = np.abs(np.array([np.asarray(p) for p in image.to_pil(array)]).astype(int) - expected)
+    monkeypatch.setattr(images, "to_pil", truncated)
+    off = np.abs(np.array([np.asarray(p) for p in images.to_pil(array)]).astype(int) - expected)
     assert (off > 0).mean() > 0.1
 
 

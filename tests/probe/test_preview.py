@@ -11,6 +11,7 @@ import minisd
 from minisd.cli import main as cli
 from minisd.errors import InputError
 from minisd.networks import taesd
+from minisd.networks.vae_config import TinyConfig
 from minisd.probe import preview
 
 
@@ -26,11 +27,12 @@ def read(path):
         return np.asarray(picture)
 
 
-def test_colours_of_the_latents_are_those_of_the_picture(tmp_path):
+def test_colours_of_the_latents_are_those_of_the_picture():
     """At the shipped model's end the preview, averaged over each latent position, is nearly the picture."""
-    pipe, path = minisd.load(), tmp_path / "preview.png"
-    picture = pipe.txt2img("a red apple on a blue background", seed=1, progress=preview.Preview(pipe, path))
-    small = [np.asarray(Image.fromarray(p).resize((16, 16), Image.Resampling.BOX), float) for p in (np.asarray(picture), read(path))]
+    pipe, seen = minisd.load(), []
+    made = preview.Preview(pipe)
+    picture = pipe.txt2img("a red apple on a blue background", seed=1, progress=lambda step: seen.append(made.image(step)))
+    small = [np.asarray(p.resize((16, 16), Image.Resampling.BOX), float) for p in (picture, seen[-1])]
     assert np.corrcoef(small[0].ravel(), small[1].ravel())[0, 1] > 0.97
 
 
@@ -42,25 +44,25 @@ def test_the_matrix_is_that_of_a_linear_decoder(sd1, monkeypatch):
         pixels = np.concatenate([z, np.full_like(z[..., :1], 20)], axis=-1) @ true
         return pixels.repeat(8, axis=1).repeat(8, axis=2)
 
-    monkeypatch.setattr(sd1, "decode", decode)
-    found = preview.colours(sd1)
+    monkeypatch.setattr(sd1.model, "decode", decode)
+    found = preview.colours(sd1.model)
     np.testing.assert_allclose(found, np.concatenate([true[:4], 20 * true[4:]]), atol=1e-5)
 
 
-def test_by_taesd(sd1, tiny, tmp_path):
+def test_by_taesd(sd1, tiny):
     steps = []
-    made = preview.Preview(sd1, tmp_path / "preview.png", tiny)
+    made = preview.Preview(sd1, tiny)
     sd1.txt2img(["a fox", "a cat"], num_inference_steps=2, seed=1, width=64, height=48, output="latent", sampler="ddim",
-                progress=lambda step: (made(step), steps.append(step)))
-    p, config = golden_checks.weights_of("taesd"), taesd.TinyConfig()
+                progress=steps.append)
+    p, config = golden_checks.weights_of("taesd"), TinyConfig()
     pixels = (taesd.decode(p, steps[-1].x0, config) / 2 + 0.5).clip(0, 1)
     expected = (np.concatenate(list(pixels), axis=1) * 255).round()
-    assert np.abs(read(tmp_path / "preview.png").astype(int) - expected).max() <= 1, "pictures stand beside each other"
+    assert np.abs(np.asarray(made.image(steps[-1])).astype(int) - expected).max() <= 1, "pictures stand beside each other"
 
 
-def test_another_vae_is_no_taesd(sd1, sd1_folder, tmp_path):
-    with pytest.raises(InputError, match="no TAESD but another vae.*--vae"):
-        preview.Preview(sd1, tmp_path / "a.png", sd1_folder / "vae")
+def test_another_vae_is_no_taesd(sd1, sd1_folder):
+    with pytest.raises(InputError, match="not a TAESD but another vae.*--vae"):
+        preview.Preview(sd1, sd1_folder / "vae")
 
 
 def test_command_line(sd1_folder, tmp_path, capsys, tiny):
@@ -68,6 +70,10 @@ def test_command_line(sd1_folder, tmp_path, capsys, tiny):
     for more in ([], ["--taesd", str(tiny)]):
         assert cli.main([*common, "--preview", str(tmp_path / "preview.png"), *more]) == 0
         assert read(tmp_path / "preview.png").shape == (64, 64, 3)
-    for more, message in ((["--preview", "none/a.png"], "there is no folder"), (["--preview", "a.jpg"], "end the name in .png"),
+    assert cli.main([*common, "--save-steps", str(tmp_path / "steps.gif")]) == 0
+    with Image.open(tmp_path / "steps.gif") as animation:
+        assert (animation.n_frames, animation.size) == (3, (64, 64)), "pndm calls the unet three times in two steps"
+    for more, message in ((["--preview", "none/a.png"], "there is no folder"), (["--preview", "a.bmp"], "end the name in .png"),
+                          (["--save-steps", "a.png"], "end the name in .gif"),
                           (["--taesd", str(tiny)], "--taesd does nothing without --preview")):
         assert cli.main([*common, *more]) == 1 and message in capsys.readouterr().err

@@ -15,13 +15,22 @@ def zeros(*shape):
     ("linear_geglu", (zeros(2, 5, 3), zeros(8, 3), zeros(8)), 2 * 10 * 3 * 8),
     ("conv2d", (zeros(2, 6, 5, 3), zeros(3, 3, 3, 4), zeros(4)), 2 * (2 * 4 * 3) * 9 * 3 * 4),
     ("upsample_conv2d", (zeros(1, 2, 2, 3), zeros(3, 3, 3, 4), zeros(4), (4, 4)), 2 * 16 * 9 * 3 * 4),
-    ("norm_conv2d", (zeros(1, 4, 4, 4), zeros(4), zeros(4), zeros(3, 3, 4, 5), zeros(5), 2, 1e-5), 2 * 16 * 9 * 4 * 5),
+    ("norm_conv2d", (zeros(1, 4, 4, 4), (zeros(4), zeros(4)), (zeros(3, 3, 4, 5), zeros(5)), 2, 1e-5), 2 * 16 * 9 * 4 * 5),
+    ("residual_block", (zeros(1, 4, 4, 4), (zeros(4), zeros(4)), (zeros(3, 3, 4, 4), zeros(4)), (zeros(4), zeros(4)),
+                        (zeros(3, 3, 4, 4), zeros(4)), 2, 1e-5), 2 * 2 * 16 * 9 * 4 * 4),
     ("attention", (zeros(2, 5, 6), zeros(2, 7, 6), zeros(2, 7, 6), 2), 2 * 2 * (2 * 5 * 7 * 6)),
     ("silu", (zeros(4),), 0)])
 def test_products(name, args, expected):
     with profile() as p:
         y = getattr(ops, name)(*args)
-    assert p.rows[name][2] == products(name, args, y) == expected
+    assert p.rows[name][2] == products(name, args, {}, y) == expected
+
+
+def test_products_of_a_residual_block_with_a_shortcut():
+    with profile() as p:
+        ops.residual_block(zeros(1, 4, 4, 4), (zeros(4), zeros(4)), (zeros(3, 3, 4, 6), zeros(6)), (zeros(6), zeros(6)),
+                           (zeros(3, 3, 6, 6), zeros(6)), groups=2, eps=1e-5, shortcut=(zeros(1, 1, 4, 6), zeros(6)))
+    assert p.rows["residual_block"][2] == 2 * 16 * (9 * 4 * 6 + 9 * 6 * 6 + 4 * 6)
 
 
 def test_an_operation_within_another_is_not_counted_twice():

@@ -7,10 +7,13 @@ import golden_checks
 import numpy as np
 import pytest
 
+from minisd.checkpoint.vocabulary import read_vocabulary
 from minisd.checkpoint.weights import Weights
+from minisd.conditioning import weigh
 from minisd.errors import InputError
-from minisd.networks import clip as text
-from minisd.prompt.syntax import BREAK, chunks, parse, weighted
+from minisd.networks import clip
+from minisd.prompt.chunks import chunks
+from minisd.prompt.syntax import BREAK, parse
 from minisd.prompt.tokenizer import Tokenizer
 
 COMMA = 267
@@ -20,7 +23,7 @@ COMMA = 267
 def tokenizer(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tokenizer")
     drawn_models.write_tokenizer(folder)
-    return Tokenizer.from_folder(folder)
+    return Tokenizer(**read_vocabulary(folder))
 
 
 @pytest.mark.parametrize("prompt, expected", [
@@ -90,7 +93,7 @@ def test_break_begins_a_chunk(tokenizer):
 def test_the_mean_is_brought_back():
     z, w = drawn_models.standard("z", (2, 5, 3)) + 1, np.ones((2, 5), np.float32)
     w[0, 2] = 1.7
-    found = weighted(z, w)
+    found = weigh(z, w)
     scaled = z[0] * w[0][:, None]
     np.testing.assert_allclose(found[0], scaled * z[0].mean() / scaled.mean(), rtol=1e-5)
     np.testing.assert_allclose(found[1], z[1], rtol=1e-6)
@@ -99,7 +102,7 @@ def test_the_mean_is_brought_back():
 def test_contexts(sd1):
     """Encoded chunk by chunk; a shorter prompt's last vector is repeated."""
     def read(prompts, **how):
-        return sd1.encode_prompts(prompts, **how)["context"]
+        return sd1.model.encode_prompts(prompts, **how)["context"]
 
     one = read(["a cat", "a dog", "a (red:1.5) cat"])
     assert one.shape == (3, 77, 40)
@@ -111,7 +114,7 @@ def test_contexts(sd1):
     np.testing.assert_allclose(two[1, :77], one[0], atol=1e-5)
     assert (two[1, 77:] == two[1, 76]).all()
     np.testing.assert_array_equal(read(["a (red) cat"], prompt_syntax="plain"),
-                                  text.encode(sd1.text_encoder, sd1.tokenizer(["a (red) cat"])[0], sd1.text_config))
+                                  clip.encode(sd1.text_encoder, sd1.tokenizer(["a (red) cat"])[0], sd1.model.text_encoders[0].config))
 
 
 def test_a_picture_of_a_weighted_long_prompt(sd1):
@@ -124,15 +127,15 @@ def test_a_picture_of_a_weighted_long_prompt(sd1):
 
 def test_clip_skip(sd1):
     """1 is the last layer, 2 the one before it; the last norm is applied either way."""
-    config = sd1.text_config
+    config = sd1.model.text_encoders[0].config
     ids = sd1.tokenizer(["a cat"])[0]
     assert config.layers == 3
-    found = [sd1.encode_prompts(["a cat"], clip_skip=k)["context"] for k in (1, 2, 3)]
-    np.testing.assert_array_equal(found[0], text.encode(sd1.text_encoder, ids, config))
+    found = [sd1.model.encode_prompts(["a cat"], clip_skip=k)["context"] for k in (1, 2, 3)]
+    np.testing.assert_array_equal(found[0], clip.encode(sd1.text_encoder, ids, config))
     shapes = golden_checks.Golden("text_sd1").about["shapes"]
     fewer = {n: drawn_models.weight(n, s) for n, s in shapes.items() if not n.startswith("encoder.layers.2.")}
     shorter = Weights.from_flat(fewer)
-    np.testing.assert_allclose(found[1], text.encode(shorter, ids, dataclasses.replace(config, layers=2)), atol=1e-5)
+    np.testing.assert_allclose(found[1], clip.encode(shorter, ids, dataclasses.replace(config, layers=2)), atol=1e-5)
     assert np.abs(found[1] - found[2]).max() > 0.01
 
 
@@ -144,7 +147,7 @@ def test_what_cannot_be_asked(sd1, how, message):
         sd1.txt2img_steps("a cat", **how)
 
 
-def test_settings_are_told(sd1):
+def test_settings_are_written(sd1):
     picture = sd1.txt2img("a cat", num_inference_steps=1, seed=1, width=64, height=64, clip_skip=2)
     assert "Clip skip: 2" in picture.info["parameters"]
     assert "Clip skip" not in sd1.txt2img("a cat", num_inference_steps=1, seed=1, width=64, height=64).info["parameters"]

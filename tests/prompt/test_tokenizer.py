@@ -6,13 +6,14 @@ import golden_cases
 import pytest
 from golden_checks import Golden
 
+from minisd.checkpoint.vocabulary import read_vocabulary
 from minisd.errors import CheckpointError
 from minisd.prompt.tokenizer import Tokenizer, packaged_vocabulary
 
 
 def wrong_prompts(folder, pad, stored):
     drawn_models.write_tokenizer(folder, pad=pad)
-    ids, _ = Tokenizer.from_folder(folder)(golden_cases.PROMPTS)
+    ids, _ = Tokenizer(**read_vocabulary(folder))(golden_cases.PROMPTS)
     return [p for p, a, b in zip(golden_cases.PROMPTS, ids, Golden("tokens")[stored]) if list(a) != list(b)]
 
 
@@ -30,20 +31,20 @@ def test_ids_equal_the_references(tmp_path, stored, pad):
 
 def test_a_long_prompt_says_what_is_cut(folder):
     prompt = " ".join(f"cat{k}" for k in range(60))
-    ids, (cut,) = Tokenizer.from_folder(folder)([prompt])
+    ids, (cut,) = Tokenizer(**read_vocabulary(folder))([prompt])
     assert ids.shape == (1, 77) and ids[0, 0] == 49406 and ids[0, 76] == 49407
     assert cut and prompt.endswith(cut)
-    kept = Tokenizer.from_folder(folder)([prompt[:-len(cut)]])[1]
+    kept = Tokenizer(**read_vocabulary(folder))([prompt[:-len(cut)]])[1]
     assert kept == [""], "what is left over when the cut words go must fit"
 
 
 def test_75_tokens_fit(folder):
-    assert Tokenizer.from_folder(folder)(["cat " * 75])[1] == [""]
-    assert Tokenizer.from_folder(folder)(["cat " * 76])[1] == ["cat"]
+    assert Tokenizer(**read_vocabulary(folder))(["cat " * 75])[1] == [""]
+    assert Tokenizer(**read_vocabulary(folder))(["cat " * 76])[1] == ["cat"]
 
 
 def test_the_text_encoders_length_limits(folder):
-    ids, (cut,) = Tokenizer.from_folder(folder, length=8)(["one two three four five six seven"])
+    ids, (cut,) = Tokenizer(**read_vocabulary(folder, length=8))(["one two three four five six seven"])
     assert ids.shape == (1, 8) and cut == "seven"
 
 
@@ -51,7 +52,7 @@ def test_a_length_without_bound_is_not_taken(folder, tmp_path):
     drawn_models.write_tokenizer(tmp_path)
     config = json.loads((tmp_path / "tokenizer_config.json").read_text())
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({**config, "model_max_length": 1000000000000000019884624838656}))
-    assert Tokenizer.from_folder(tmp_path, length=77).length == 77
+    assert Tokenizer(**read_vocabulary(tmp_path, length=77)).length == 77
 
 
 def test_tokenizer_json_alone(folder, tmp_path):
@@ -60,7 +61,7 @@ def test_tokenizer_json_alone(folder, tmp_path):
     (tmp_path / "tokenizer.json").write_text(json.dumps(
         {"model": {"type": "BPE", "vocab": vocab, "merges": merges}, "added_tokens": [
             {"id": 49406, "content": "<|startoftext|>"}, {"id": 49407, "content": "<|endoftext|>"}, {"id": 49408, "content": "<mine>"}]}))
-    tokenizer = Tokenizer.from_folder(tmp_path)
+    tokenizer = Tokenizer(**read_vocabulary(tmp_path))
     ids, _ = tokenizer(golden_cases.PROMPTS)
     assert ids.tolist() == Golden("tokens")["plain"].tolist()
     assert tokenizer(["a <mine> cat"])[0][0, :5].tolist() == [49406, 320, 49408, 2368, 49407]
@@ -68,4 +69,4 @@ def test_tokenizer_json_alone(folder, tmp_path):
 
 def test_an_empty_folder_is_said_so(tmp_path):
     with pytest.raises(CheckpointError, match="expected vocab.json and merges.txt"):
-        Tokenizer.from_folder(tmp_path)
+        Tokenizer(**read_vocabulary(tmp_path))

@@ -1,0 +1,77 @@
+"""Writing pictures: PNG, JPEG or WebP, with the settings that made them, whole or not at all."""
+import errno
+import os
+import secrets
+from pathlib import Path
+
+from PIL import ExifTags, Image
+from PIL.PngImagePlugin import PngInfo
+
+from ..errors import InputError
+
+FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+OPTIONS = {"PNG": {}, "JPEG": dict(quality=95, subsampling=0), "WEBP": dict(quality=95)}
+
+
+def save(path, image, parameters=None):
+    """Write a PIL image, with its settings: in a PNG as AUTOMATIC1111's `parameters`, in a JPEG or WebP as the EXIF user comment.
+
+    path: ends in .png, .jpg, .jpeg or .webp, which decides the format
+    parameters: the text of its settings; None is what is in its .info, as a Pipeline's pictures have it
+    It is written to a temporary file in the same folder, then renamed, so that no half-written file is ever there.
+    Raises InputError for another ending, if the folder is absent or cannot be written, or the disk is full."""
+    if not isinstance(image, Image.Image):
+        raise InputError(f"what to save is a {type(image).__name__}; it must be a PIL image.  For several, save minisd.grid(images)")
+    check_place(path)
+    path = Path(path)
+    kind = FORMATS[path.suffix.lower()]
+    parameters = image.info.get("parameters") if parameters is None else parameters
+    options = dict(OPTIONS[kind])
+    if parameters is not None and kind == "PNG":
+        options["pnginfo"] = PngInfo()
+        options["pnginfo"].add_text("parameters", parameters)          # Pillow: tEXt for Latin-1, iTXt for anything else
+    elif parameters is not None:
+        exif = Image.Exif()
+        exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = b"UNICODE\0" + parameters.encode("utf-16-be")
+        options["exif"] = exif
+    write(path, lambda file: image.save(file, format=kind, **options))
+
+
+def save_animation(path, images, seconds):
+    """Write PIL images of one size as a GIF that repeats, each shown for so many seconds.  Raises what save() does."""
+    check_place(path, (".gif",))
+    first, *rest = [image.convert("P", palette=Image.Palette.ADAPTIVE) for image in images]
+    options = dict(save_all=True, append_images=rest, duration=round(1000 * seconds), loop=0)
+    write(Path(path), lambda file: first.save(file, format="GIF", **options))
+
+
+def write(path, save):
+    """save(file) into a temporary file beside `path`, then renamed to it."""
+    temporary = path.with_name(f".{secrets.token_hex(6)}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            save(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as e:
+        full = e.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None))
+        raise InputError(f"{path}: {'the disk is full' if full else e.strerror or e}; nothing was written") from e
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def check_place(path, endings=tuple(FORMATS)):
+    """Raises InputError unless a picture can be put at `path`: called before the work, not after it."""
+    path = Path(path)
+    try:
+        if not path.parent.is_dir():
+            raise InputError(f"{path}: there is no folder {path.parent}; make it first, or choose another place")
+        if path.is_dir():
+            raise InputError(f"{path}: is a folder; name a file in it, such as {path / ('out' + endings[0])}")
+    except OSError as e:
+        raise InputError(f"{str(path)[:80]}...: {e.strerror}") from e
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(f"{path}: the folder {path.parent.resolve()} may not be written to; choose another place")
+    if path.suffix.lower() not in endings:
+        raise InputError(f"{path}: minisd cannot write that kind of file here; end the name in {' or '.join(endings)}")

@@ -1,0 +1,156 @@
+"""The networks of one checkpoint on one device: prompts -> vectors, noisy latents -> predicted noise, latents <-> pixels.
+
+Arrays come in and go out on the host; how a picture is made of these calls is for pipeline.py to say."""
+from contextlib import contextmanager, nullcontext
+
+import numpy as np
+
+from . import conditioning
+from .backend import ops, threads
+from .backend.device import CPU
+from .errors import InputError, NumericalError
+from .image import pixels as images
+from .image import tiles
+from .networks import controlnet, taesd, unet, vae
+from .networks.vae_config import TinyConfig
+from .prompt.tokenizer import Tokenizer
+from .settings import check_reading
+
+
+class Model:
+    """A loaded checkpoint.  The weights of unet and vae are read when first used, and kept.
+
+    unet, vae: the weights as trees, `model.unet.mid_block.attentions[0]`;  text_encoders: one, or Stable Diffusion XL's two
+    dtype: of the networks' arithmetic;  latent_dtype: of latents between them, at least float32
+    low_memory: whether weights are read anew each time and scratch memory is kept small;  device: a device.CPU or device.GPU"""
+
+    def __init__(self, checkpoint, dtype="float32", low_memory=False, device=None, controlnets=()):
+        self.checkpoint, self.dtype, self.low_memory, self.device = checkpoint, np.dtype(dtype), low_memory, device or CPU()
+        self.latent_dtype = np.promote_types(self.dtype, np.float32)
+        self.scheduler, self.unet_config, self.vae_config = checkpoint.scheduler, checkpoint.unet.config, checkpoint.vae.config
+        self.xl, keep, upload = self.unet_config.is_xl, not low_memory, self.device.upload
+        self.autoencoder = taesd if isinstance(self.vae_config, TinyConfig) else vae
+        upcast = (self.xl or self.unet_config.is_upscaler) and getattr(self.vae_config, "in_float32", False)
+        self.vae_dtype = self.latent_dtype if upcast else self.dtype
+        self.text_encoders = [
+            conditioning.TextEncoder(Tokenizer(**vocabulary), c.weights(self.dtype, self.device.keeps_text_encoder, upload), c.config)
+            for vocabulary, c in zip(checkpoint.vocabularies(), checkpoint.text_encoders)]
+        self.unet, self.vae = checkpoint.unet.weights(self.dtype, keep, upload), checkpoint.vae.weights(self.vae_dtype, keep, upload)
+        self.controlnets = [(c.weights(self.dtype, keep, upload), c.config) for c in controlnets]
+        self.call_unet = self.device.repeatable(self.run_unet, self.dtype)
+
+    @property
+    def encoder_is_stochastic(self):
+        """Whether encode() can draw from a distribution: a vae's encoder gives one, TAESD's does not."""
+        return self.autoencoder is vae
+
+    # ---- text ----
+
+    def encode_prompts(self, prompts, clip_skip=None, prompt_syntax="a1111"):
+        """list of B strings -> {"context": (B,M,D), and for Stable Diffusion XL "text_embeds": (B,P)}, on the device; the arguments as
+        Settings has them.  Warns, with the words, when a plain prompt is longer than fits, or when the model does not know them."""
+        check_reading(clip_skip, prompt_syntax, self.text_encoders[0].config.layers)
+        weighted = prompt_syntax == "a1111"
+        if self.checkpoint.words is not None:
+            conditioning.warn_of_unknown(prompts, set(self.checkpoint.words), weighted)
+        with self.memory():
+            return conditioning.encode(self.text_encoders, prompts, clip_skip or (2 if self.xl else 1), weighted, self.xl,
+                                       self.device.upload)
+
+    def condition(self, prompts, negatives, branches, s, width, height, class_label=None):
+        """The unet's conditioning for B pictures: B rows with the prompt, after B rows without it for each further branch of guidance.
+
+        negatives: B strings, None for no negative prompt;  branches: 1 without guidance, 2 with the prompt's, 3 with the image's too
+        s: Settings;  class_label: where the model has them  ->  {name: array on the device}"""
+        found = with_prompt = self.encode_prompts(prompts, s.clip_skip, s.prompt_syntax)
+        if branches > 1:
+            if negatives is None and self.xl and self.checkpoint.index.get("force_zeros_for_empty_prompt", True):
+                without = conditioning.zeros_like(with_prompt)
+            else:
+                without = self.encode_prompts([""] * len(prompts) if negatives is None else negatives, s.clip_skip, s.prompt_syntax)
+            for _ in range(branches - 1):
+                found = conditioning.joined(without, found)
+        rows, more = len(found["context"]), {}
+        if self.xl:
+            ids = conditioning.branches_of_time_ids(self.unet_config, found["text_embeds"].shape[-1], s, width, height, branches - 1)
+            more["time_ids"] = np.concatenate([np.repeat(i, len(prompts), axis=0) for i in ids])
+        if self.unet_config.is_lcm:
+            embedding = conditioning.guidance_embedding(s.guidance_scale, self.unet_config.time_cond_proj_dim, self.dtype)
+            more["timestep_cond"] = np.repeat(embedding, rows, axis=0)
+        if class_label is not None:
+            more["class_labels"] = np.full(rows, class_label)
+        return {**found, **{name: self.device.upload(a) for name, a in more.items()}}
+
+    # ---- noise ----
+
+    def run_unet(self, x, t, context, **arrays):
+        """The unet, and the ControlNets for which `arrays` has a hint and scales, as Controls.at() names them; on the device."""
+        hints = {name: a for name, a in arrays.items() if name.startswith(("hint", "scales"))}
+        rest = {name: a for name, a in arrays.items() if name not in hints}
+        control = None
+        for k, (weights, config) in enumerate(self.controlnets):
+            if f"hint{k}" in hints:
+                found = controlnet.controlnet(weights, x[..., :config.in_channels], t, context, hints[f"hint{k}"], hints[f"scales{k}"],
+                                              config, **rest)
+                control = controlnet.added(control, found)
+        return unet.unet(self.unet, x, t, context, self.unet_config, control, **rest)
+
+    def predict_noise(self, x, t, conditioning, control=None):
+        """x (B,h,w,4), t 0 .. 999 -> what the unet was trained to predict, (B,h,w,4).
+
+        conditioning: as condition() gives it, of B rows;  control: as Controls.at() gives it"""
+        upload = self.device.upload
+        with self.memory(keep=True):
+            x, t = upload(x.astype(self.dtype, copy=False)), upload(np.full(len(x), t, np.float32))
+            return self.to_host(self.call_unet(x=x, t=t, **conditioning, **(control or {})))
+
+    # ---- pixels ----
+
+    def decode(self, latents, tile=None):
+        """Latents (B,h,w,4) -> pixels (B,H,W,3) float32 in [0,1], a picture at a time.
+
+        tile: for large pictures, in overlapping pieces of so many latent positions.  Raises NumericalError for NaN or infinity."""
+        threads.release()                                    # what the unet worked in
+        with self.memory():
+            pixels = [self.decode_piece(z) if tile is None else tiles.tiled(self.decode_piece, z, tile, tile // 4, self.vae_config.factor)
+                      for z in latents[:, None]]
+        pixels = np.concatenate(pixels)
+        if not ops.all_finite(pixels):
+            raise NumericalError("the decoded picture holds NaN or infinity: the vae's weights may be damaged")
+        return images.to_unit(pixels)
+
+    def decode_piece(self, z):
+        """Latents (1,h,w,4) -> pixels (1,H,W,3), about [-1,1]"""
+        return self.to_host(self.autoencoder.decode(self.vae, self.device.upload(z.astype(self.vae_dtype)), self.vae_config))
+
+    def encode(self, pixels, noise=None):
+        """Pixels (B,H,W,3), floats in [0,1], sides multiples of 8 -> latents (B,h,w,4): the mean of the encoder's distribution, or a
+        sample of it made from `noise`, normal numbers (B,h,w,4).  TAESD's encoder gives the latents themselves.
+
+        Raises InputError for pixels that are anything else."""
+        pixels = np.asarray(pixels)
+        if pixels.ndim != 4 or pixels.shape[-1] != 3 or pixels.dtype.kind != "f":
+            raise InputError(f"pixels are {pixels.dtype} of shape {pixels.shape}; they must be floats in [0,1] of shape (B,H,W,3)")
+        images.check_size(pixels.shape[2], pixels.shape[1], self.vae_config.factor)
+        with self.memory():
+            x = self.device.upload((2 * pixels - 1).astype(self.vae_dtype))
+            moments = self.to_host(self.autoencoder.encode(self.vae, x, self.vae_config))
+        if not self.encoder_is_stochastic:
+            return moments
+        if noise is None:
+            return moments[..., :self.vae_config.latent_channels] * self.vae_config.scaling_factor
+        return vae.sample(moments, noise, self.vae_config)
+
+    # ---- the machine ----
+
+    def to_host(self, x):
+        """A network's result, where the samplers work and as exact as they do."""
+        return self.device.download(x).astype(self.latent_dtype, copy=False)
+
+    @contextmanager
+    def memory(self, keep=False):
+        """Around a network's run: little scratch memory if low_memory says so, given back at the end unless it is to `keep`."""
+        with threads.frugal() if self.low_memory else nullcontext():
+            yield
+        if not keep:
+            threads.release()
