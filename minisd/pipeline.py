@@ -3,18 +3,29 @@
     run = Run(...)                   settings, checked; what conditions the unet; where the task starts        denoising.py
     for step in run.steps(): ...     from noise to a clean latent                                              denoising.py
     model.decode(step.latent)        latent -> pixels                                                          model.py"""
+from __future__ import annotations
+
 import dataclasses
 import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from . import denoising, tasks
+from .denoising import Step
 from .diffusion.samplers import name_of
 from .errors import InputError, SizeWarning, warn
 from .image import metadata
 from .image import pixels as images
 from .image.grid import Images
 from .settings import Settings, takes_settings, without
+
+Picture = Image.Image | np.ndarray | str | Path              # an image of any mode, an array (H,W,3), a file's name
+Pictures = Any                                               # as `output` says: an image, a list of them, or an array
+Report = bool | Callable[[Step], object] | None              # True for a bar, or a function that is called with each Step
 
 
 class Pipeline:
@@ -62,7 +73,8 @@ class Pipeline:
     # ---- tasks ----
 
     @takes_settings
-    def txt2img(self, prompt, negative_prompt=None, *, output="pil", progress=None, settings):
+    def txt2img(self, prompt: str | list[str], negative_prompt: str | list[str] | None = None, *, output: str = "pil",
+                progress: Report = None, settings) -> Pictures:
         """A picture of what the prompt says.
 
         prompt, negative_prompt: a string, or a list with one for each picture; None is no negative prompt
@@ -72,14 +84,15 @@ class Pipeline:
         return self.make(tasks.Txt2Img(), prompt, negative_prompt, settings, output, progress)
 
     @takes_settings
-    def txt2img_steps(self, prompt, negative_prompt=None, *, settings):
+    def txt2img_steps(self, prompt: str | list[str], negative_prompt: str | list[str] | None = None, *, settings) -> Iterator[Step]:
         """The denoising loop of txt2img as a generator of Steps; the last one's latent is what to decode.
 
-        Arguments as for txt2img.  Bad ones raise InputError here, before anything is computed."""
+        prompt, negative_prompt: as for txt2img.  Bad arguments raise InputError here, before anything is computed."""
         return self.prepare(tasks.Txt2Img(), prompt, negative_prompt, settings).steps()
 
     @takes_settings
-    def img2img(self, prompt, image, strength=0.8, negative_prompt=None, *, denoising_start=None, output="pil", progress=None, settings):
+    def img2img(self, prompt: str | list[str], image: Picture, strength: float = 0.8, negative_prompt: str | list[str] | None = None, *,
+                denoising_start: float | None = None, output: str = "pil", progress: Report = None, settings) -> Pictures:
         """A picture of what the prompt says, starting from `image`.
 
         image: a PIL image of any mode, an array (H,W,3) of floats in [0,1] or of bytes, a file's name, or latents (B,h,w,4).  It is resized
@@ -95,8 +108,9 @@ class Pipeline:
         return self.make(tasks.Img2Img(pixels, strength, denoising_start), prompt, negative_prompt, settings, output, progress, size, notes)
 
     @takes_settings
-    def inpaint(self, prompt, image, mask_image=None, strength=1.0, negative_prompt=None, *, pad=None, output="pil", progress=None,
-                settings):
+    def inpaint(self, prompt: str | list[str], image: Picture, mask_image: Picture | None = None, strength: float = 1.0,
+                negative_prompt: str | list[str] | None = None, *, pad: tuple[int, int, int, int] | None = None, output: str = "pil",
+                progress: Report = None, settings) -> Pictures:
         """The image with what mask_image marks, white, painted anew.
 
         By the unet itself if it reads a mask (9 channels), which may change the rest a little; else by putting the noised image back after
@@ -117,7 +131,9 @@ class Pipeline:
         return self.make(task, prompt, negative_prompt, settings, output, progress, size, {"Denoising strength": strength})
 
     @takes_settings
-    def instruct_pix2pix(self, prompt, image, image_guidance_scale=1.5, negative_prompt=None, *, output="pil", progress=None, settings):
+    def instruct_pix2pix(self, prompt: str | list[str], image: Picture, image_guidance_scale: float = 1.5,
+                         negative_prompt: str | list[str] | None = None, *, output: str = "pil", progress: Report = None,
+                         settings) -> Pictures:
         """The image, edited as the prompt instructs, by a unet that reads it (8 channels).
 
         image: as for img2img
@@ -128,7 +144,9 @@ class Pipeline:
                          {"Image CFG scale": image_guidance_scale})
 
     @takes_settings
-    def depth2img(self, prompt, image, depth_map, strength=0.8, negative_prompt=None, *, output="pil", progress=None, settings):
+    def depth2img(self, prompt: str | list[str], image: Picture, depth_map: Picture, strength: float = 0.8,
+                  negative_prompt: str | list[str] | None = None, *, output: str = "pil", progress: Report = None,
+                  settings) -> Pictures:
         """A picture of what the prompt says with the depths of `image`, by a unet that reads them (5 channels).
 
         image, strength: as for img2img
@@ -141,7 +159,9 @@ class Pipeline:
 
     @takes_settings
     @without("width", "height")
-    def upscale(self, prompt, image, noise_level=20, negative_prompt=None, *, tile=256, output="pil", progress=None, settings):
+    def upscale(self, prompt: str | list[str], image: Picture, noise_level: int = 20,
+                negative_prompt: str | list[str] | None = None, *, tile: int = 256, output: str = "pil", progress: Report = None,
+                settings) -> Pictures:
         """The image four times as wide and high, by an upscaler; the prompt says what there is to see.  guidance_scale 9 and 75 steps are
         usual.
 

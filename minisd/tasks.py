@@ -24,9 +24,9 @@ class Start:
 
 class Task:
     """Defaults of what a task may have of its own."""
-    image_guidance_scale = None             # how strongly to follow the channels, where they are guided as the prompt is
-    class_label = None                      # of each picture, for a unet that has them
-    tile = None                             # latent positions beyond which a large picture is worked on in overlapping pieces
+    image_guidance_scale: float | None = None         # how strongly to follow the channels, where they are guided as the prompt is
+    class_label: int | None = None          # of each picture, for a unet that has them
+    tile: int | None = None                 # latent positions beyond which a large picture is worked on in overlapping pieces
 
 
 @dataclass(frozen=True)

@@ -46,11 +46,12 @@ PROMPT, STEPS, SEED = "a photo of an astronaut riding a horse", 2, 42
 
 
 def inputs(name):
-    """The unet's latent, context and what else it is told, and a latent to decode."""
+    """The unet's latent, context and further conditioning, and a latent to decode."""
     side, width = (32 if name == "sdxl" else 64), MODELS[name]["unet"]["cross_attention_dim"]
-    told = dict(text_embeds=drawn_models.standard("full.pooled", (2, 1280)), time_ids=np.float32([[1024, 768, 0, 12, 512, 640]] * 2))
+    conditioning = dict(text_embeds=drawn_models.standard("full.pooled", (2, 1280)),
+                        time_ids=np.float32([[1024, 768, 0, 12, 512, 640]] * 2))
     return (drawn_models.standard("full.sample", (2, 4, side, side)), drawn_models.standard("full.context", (2, 77, width)),
-            told if name == "sdxl" else {}, drawn_models.standard("full.latent", (1, 4, 32, 32)))
+            conditioning if name == "sdxl" else {}, drawn_models.standard("full.latent", (1, 4, 32, 32)))
 
 
 def peak():
@@ -97,15 +98,15 @@ def reference(folder, name):
     """Writes the model to folder/name and what torch makes of it to folder/name.npz; prints its seconds as JSON."""
     import torch
     pipe, found, seconds = write_model(folder, name).to(torch.float32), {}, {}
-    x, context, told, latent = inputs(name)
-    told = {"added_cond_kwargs": {k: torch.from_numpy(a) for k, a in told.items()}} if told else {}
+    x, context, conditioning, latent = inputs(name)
+    conditioning = {"added_cond_kwargs": {k: torch.from_numpy(a) for k, a in conditioning.items()}} if conditioning else {}
 
     def timed(part, run):
         start = time.perf_counter()
         found[part] = np.asarray(run())
         seconds[part] = time.perf_counter() - start
 
-    timed("unet", lambda: pipe.unet(torch.from_numpy(x), torch.tensor([981.0, 333.0]), torch.from_numpy(context), **told).sample)
+    timed("unet", lambda: pipe.unet(torch.from_numpy(x), torch.tensor([981.0, 333.0]), torch.from_numpy(context), **conditioning).sample)
     timed("vae", lambda: pipe.vae.decode(torch.from_numpy(latent)).sample)
     if name == "sdxl":
         embeds, _, pooled, _ = pipe.encode_prompt(PROMPT, device="cpu", do_classifier_free_guidance=False)
@@ -124,10 +125,10 @@ def engine(folder, name, part):
     import minisd
     from minisd.networks import unet, vae
     expected, pipe = np.load(folder / f"{name}.npz")[part], minisd.load(folder / name)
-    x, context, told, latent = inputs(name)
+    x, context, conditioning, latent = inputs(name)
     start = time.perf_counter()
     if part == "unet":
-        found = unet.unet(pipe.unet, x.transpose(0, 2, 3, 1), np.float32([981, 333]), context, pipe.model.unet_config, **told)
+        found = unet.unet(pipe.unet, x.transpose(0, 2, 3, 1), np.float32([981, 333]), context, pipe.model.unet_config, **conditioning)
     elif part == "vae":
         found = vae.decode(pipe.vae, latent.transpose(0, 2, 3, 1) * np.float32(pipe.model.vae_config.scaling_factor), pipe.model.vae_config)
     else:

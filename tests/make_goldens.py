@@ -148,9 +148,9 @@ def make_model(folder, name):
     save(folder, name, arrays, config=config, shapes=shapes, taps=taps, leaves=leaves)
 
 
-def tensors_of(told):
-    """What a unet or ControlNet is told besides, by the names that the reference has for it."""
-    found = {k: torch.from_numpy(a) for k, a in told.items()}
+def tensors_of(conditioning):
+    """The further conditioning of a unet or ControlNet, by the names that the reference has for it."""
+    found = {k: torch.from_numpy(a) for k, a in conditioning.items()}
     more = {"added_cond_kwargs": {k: found.pop(k) for k in ("text_embeds", "time_ids")}} if "time_ids" in found else {}
     if "hint" in found:
         more["controlnet_cond"] = found.pop("hint")
@@ -522,7 +522,8 @@ def check():
         fresh = golden_checks.Golden("pipelines", folder)
         for name, (*_, how) in golden_cases.PIPELINES.items():
             pipe = minisd.load(golden_checks.write_pipeline(Path(folder) / name, name))
-            error = golden_checks.relative(pipe.txt2img(**how, output="latent"), golden_checks.channels_last(fresh[f"{name}.latent"]))
+            found = pipe.txt2img(**golden_checks.one_generator(how), output="latent")
+            error = golden_checks.relative(found, golden_checks.channels_last(fresh[f"{name}.latent"]))
             rows.append((f"pipeline {name}", 1, error, "latent after all steps", error <= golden_checks.BOUND, drift("pipelines", folder)))
         fresh = golden_checks.Golden("tasks", folder)
         found = [(golden_checks.compare_task(name, fresh, folder), name) for name in golden_cases.TASKS]

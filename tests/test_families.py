@@ -68,11 +68,11 @@ def test_no_negative_prompt_is_not_an_empty_one(xl, xl_folder, tmp_path):
 
 
 def test_a_prompt_is_read_by_both_encoders(xl):
-    told = xl.model.encode_prompts(["a fox", "a (red:1.5) fox BREAK a cat"])
-    assert told["context"].shape == (2, 154, 88) and told["text_embeds"].shape == (2, 32)
+    found = xl.model.encode_prompts(["a fox", "a (red:1.5) fox BREAK a cat"])
+    assert found["context"].shape == (2, 154, 88) and found["text_embeds"].shape == (2, 32)
     alone = xl.model.encode_prompts(["a red fox"], prompt_syntax="plain")
-    assert np.abs(told["text_embeds"][1] - alone["text_embeds"][0]).max() < 1e-5, "weights do not touch the pooled vector of chunk 1"
-    assert np.abs(told["context"][1, :77] - alone["context"][0]).max() > 1e-2
+    assert np.abs(found["text_embeds"][1] - alone["text_embeds"][0]).max() < 1e-5, "weights do not touch the pooled vector of chunk 1"
+    assert np.abs(found["context"][1, :77] - alone["context"][0]).max() > 1e-2
     np.testing.assert_allclose(xl.txt2img(["a fox", "a (red:1.5) fox BREAK a cat"], **{**QUICK, "seed": [1, 2]}, guidance_scale=1)[0],
                                xl.txt2img("a fox BREAK ", **QUICK, guidance_scale=1)[0], atol=0.5)
 
@@ -169,7 +169,7 @@ def test_words_for_another_family(xl_folder, sd1_folder, tmp_path):
 # ---- latent consistency models ---------------------------------------------------------------------------------------
 
 
-def test_lcm_is_told_the_guidance_and_asked_once(folders, monkeypatch):
+def test_lcm_is_conditioned_on_the_guidance_and_called_once(folders, monkeypatch):
     place = folders / "family lcm 4"
     pipe = minisd.load(place if place.exists() else golden_checks.write_family(place, "lcm"))
     rows, call = [], pipe.model.predict_noise

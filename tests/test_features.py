@@ -51,7 +51,7 @@ FEATURES = {
                                                    REFERENCE),
         ("SD-Turbo and SDXL-Turbo: trailing timesteps, few steps, no guidance", ["families:test_run:turbo, xl turbo"], REFERENCE),
         ("latent consistency models", ["goldens:test_every_layer:unet_lcm", "families:test_run:lcm, lcm from a picture",
-                                       "families:test_lcm_is_told_the_guidance_and_asked_once"], REFERENCE),
+                                       "families:test_lcm_is_conditioned_on_the_guidance_and_called_once"], REFERENCE),
         ("their sampler with any model, as LCM-LoRA wants it", ["families:test_run:lcm's sampler, lcm img2img", "goldens:test_sampler:lcm"],
          REFERENCE),
         ("distilled unets with fewer layers (tiny-sd), of SDXL too (SSD-1B)",

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 
 import numpy as np
 
-DEFINITIONS = {}                                             # name -> definition
-_fast = {}                                                   # (name, array type) -> fast version
-_slow = set()                                                # array types whose fast versions are not asked
+DEFINITIONS: dict = {}                                       # name -> definition
+_fast: dict = {}                                             # (name, array type) -> fast version
+_slow: set = set()                                           # array types whose fast versions are not asked
 _watch = None                                                # called in place of each operation that is not within another
 _observers = 0                                               # how many contexts look at single layers or operations
 

@@ -17,7 +17,7 @@ from ..errors import InputError
 _count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 _pool = None
 _here = threading.local()                                    # .busy: this thread is inside a job
-_buffers = {}                                                # (thread, name) -> bytes
+_buffers: dict = {}                                          # (thread, name) -> bytes
 _budget = 64 << 20
 _blas, _limit, _limited, _lock = None, None, 0, threading.Lock()                              # _limited: calls that hold BLAS
 

@@ -1,6 +1,7 @@
 """What a file with LDM names does not say: its family, by the keys that only this one has, and each network's configuration, by shapes."""
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 from ..errors import CheckpointError
 from ..networks.clip_config import TextConfig
@@ -25,7 +26,8 @@ class Family:
 
 
 WHOLE = partial(ldm.open_clip_names, whole=True)
-XL = dict(sampler="EulerDiscreteScheduler", side=128, scaling=0.13025, scheduler=dict(SCHEDULER, timestep_spacing="leading"))
+XL: dict[str, Any] = dict(sampler="EulerDiscreteScheduler", side=128, scaling=0.13025,
+                          scheduler=dict(SCHEDULER, timestep_spacing="leading"))
 FAMILIES = {  # a beginning that only this family's keys have -> Family, the first that is found
     ldm.XL_OPEN_CLIP: Family((("text_encoder", ldm.XL_CLIP, ldm.clip_names), ("text_encoder_2", ldm.XL_OPEN_CLIP, WHOLE)), **XL),
     ldm.REFINER_CLIP: Family((("text_encoder_2", ldm.REFINER_CLIP, WHOLE),), **XL),

@@ -59,7 +59,7 @@ class Registered:
     fixed: dict                             # what its name says beside the class
 
 
-SAMPLERS = {}                                                # name -> Registered
+SAMPLERS: dict[str, Registered] = {}                         # name -> Registered
 
 
 def register(name, a1111, diffusers, help, **fixed):
@@ -73,7 +73,7 @@ def register(name, a1111, diffusers, help, **fixed):
 class Sampler:
     """What all have in common; see the top of this file."""
 
-    defaults = {}
+    defaults: dict = {}
     calls_per_step = 1                                       # of the unet
 
     def __init__(self, config, steps, eta=0.0):

@@ -9,7 +9,7 @@ from . import pixels as images
 TAN_22 = 13573                                               # tan(22.5 degrees), times 2^15
 
 
-def canny(image, low=100, high=200):
+def canny(image, low: float = 100, high: float = 200) -> Image.Image:
     """An image, as img2img takes it -> its edges, white on black, a PIL image.   Canny 1986
 
     low, high: thresholds of the gradient |dx| + |dy|, 0 .. 2040: an edge extends as far as its gradient is above low, if it is above high

@@ -1,26 +1,27 @@
 """Several pictures in one: a contact sheet."""
 import io
 import math
+from collections.abc import Iterable
 
 from PIL import Image
 
 from ..errors import InputError
 
 
-def grid(images, columns=None):
+def grid(images: Iterable[Image.Image], columns: int | None = None) -> Image.Image:
     """PIL images -> one, with all of them in rows, each in a cell as large as the largest.
 
     columns: how many stand side by side, None for as square a sheet as can be.  Raises InputError where there are none."""
-    images = list(images)
-    if not images or not all(isinstance(i, Image.Image) for i in images):
+    cells = list(images)
+    if not cells or not all(isinstance(i, Image.Image) for i in cells):
         raise InputError("a grid is made of PIL images, one or more")
-    columns = math.ceil(math.sqrt(len(images))) if columns is None else columns
+    columns = math.ceil(math.sqrt(len(cells))) if columns is None else columns
     if isinstance(columns, bool) or not isinstance(columns, int) or columns < 1:
         raise InputError(f"columns is {columns!r}; it must be a whole number, 1 or more")
-    width, height = (max(sides) for sides in zip(*(i.size for i in images)))
-    columns = min(columns, len(images))
-    sheet = Image.new("RGB", (columns * width, -(-len(images) // columns) * height), "white")
-    for k, image in enumerate(images):
+    width, height = (max(sides) for sides in zip(*(i.size for i in cells)))
+    columns = min(columns, len(cells))
+    sheet = Image.new("RGB", (columns * width, -(-len(cells) // columns) * height), "white")
+    for k, image in enumerate(cells):
         sheet.paste(image, (k % columns * width, k // columns * height))
     return sheet
 

@@ -10,10 +10,10 @@ from PIL.PngImagePlugin import PngInfo
 from ..errors import InputError
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
-OPTIONS = {"PNG": {}, "JPEG": dict(quality=95, subsampling=0), "WEBP": dict(quality=95)}
+OPTIONS: dict[str, dict] = {"PNG": {}, "JPEG": dict(quality=95, subsampling=0), "WEBP": dict(quality=95)}
 
 
-def save(path, image, parameters=None):
+def save(path: str | Path, image: Image.Image, parameters: str | None = None) -> None:
     """Write a PIL image, with its settings: in a PNG as AUTOMATIC1111's `parameters`, in a JPEG or WebP as the EXIF user comment.
 
     path: ends in .png, .jpg, .jpeg or .webp, which decides the format

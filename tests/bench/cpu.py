@@ -145,7 +145,7 @@ def pictures(folder, env, repeat):
     row("shipped model, start to PNG", statistics.median(s[0] for s in small))
     imports = [float(whole([sys.executable, "-c", "import time; a = time.perf_counter(); import minisd; print(time.perf_counter() - a)"],
                            env)[2]) for _ in range(5)]
-    row("import minisd", statistics.median(imports), None, 0.3)
+    row("import minisd", statistics.median(imports), None, 0.2)
 
 
 def sdcpp(program, folder, env, cores):
@@ -169,7 +169,7 @@ def errors(folder):
     """The largest error of each 3x3 convolution of stride 1, on the activations that it meets, relative to its largest output."""
     import minisd
     from minisd.backend import convolution, ops
-    from minisd.networks import unet, vae
+    from minisd.networks import nn, unet, vae
     pipe = minisd.load(folder)
     random, found = np.random.default_rng(0), {}
 
@@ -177,32 +177,31 @@ def errors(folder):
         return a.astype(np.float64) if isinstance(a, np.ndarray) else a
 
     def watch(name, run, *args, **kwargs):
-        if name in ("conv2d", "norm_conv2d", "upsample_conv2d") and kwargs.get("stride", 1) == 1:
-            weight = args[3] if name == "norm_conv2d" else args[1]
-            given = {k: v for k, v in kwargs.items() if not k.startswith("overwrite")}
+        if name in ("conv2d", "upsample_conv2d") and kwargs.get("stride", 1) == 1:
+            weight = args[1]
             with ops.definitions_only():
-                exact = ops.DEFINITIONS[name](*map(wide, args), **{k: wide(v) for k, v in given.items()})
-            ways = []
-            for tiles in (1, 1 << 60, usual):                # from how many tiles on Winograd's way is gone
+                exact = ops.DEFINITIONS[name](*map(wide, args), **{k: wide(v) for k, v in kwargs.items()})
+            found_by = []
+            for tiles in (1, 1 << 60, usual):                # from how many tiles on the Winograd algorithm is used
                 convolution.TILES = tiles
                 with np.errstate(all="ignore"):
-                    y = run(*args, **given)
-                ways.append(np.abs(y - exact).max() / np.abs(exact).max())
+                    y = run(*args, **kwargs)
+                found_by.append(np.abs(y - exact).max() / np.abs(exact).max())
             convolution.TILES = usual
             path = next(n.removesuffix(".weight") for part in (pipe.unet, pipe.vae) for n, w in part._leaves.items() if w is weight)
-            way = convolution.best_way((*exact.shape[:3], weight.shape[2]), weight.shape)
-            way = None if name == "upsample_conv2d" and way is not convolution.LARGE else way
-            taken = "patches" if way is None else f"Winograd, {way.m}x{way.m}"
+            best = convolution.best_winograd((*exact.shape[:3], weight.shape[2]), weight.shape)
+            best = None if name == "upsample_conv2d" and best is not convolution.LARGE else best
+            taken = "im2col" if best is None else f"Winograd, {best.m}x{best.m}"
             if weight.shape[:2] == (3, 3):
-                found[path] = (f"{exact.shape[1]}x{exact.shape[2]}", f"{weight.shape[2]} -> {weight.shape[3]}", *ways, taken)
+                found[path] = (f"{exact.shape[1]}x{exact.shape[2]}", f"{weight.shape[2]} -> {weight.shape[3]}", *found_by, taken)
         return run(*args, **kwargs)
 
     usual = convolution.TILES
-    with ops.watch(watch):
+    with nn.trace(), ops.watch(watch):                       # traced, each convolution is an operation of its own
         unet.unet(pipe.unet, random.standard_normal((2, 64, 64, 4), np.float32), np.float32([981, 333]),
                   random.standard_normal((2, 77, 768), np.float32), pipe.model.unet_config)
         vae.decode(pipe.vae, random.standard_normal((1, 32, 32, 4), np.float32), pipe.model.vae_config)
-    print("| layer | map | channels | Winograd, 4x4 | patches | the way taken | which |\n|---|---|---|---|---|---|---|")
+    print("| layer | map | channels | Winograd, 4x4 | im2col | as chosen | which |\n|---|---|---|---|---|---|---|")
     for path, (size, channels, winograd, patches, own, taken) in found.items():
         print(f"| {path} | {size} | {channels} | {winograd:.1e} | {patches:.1e} | {own:.1e} | {taken} |")
     print(f"\nworst of those taken: {max(f[4] for f in found.values()):.1e}")
@@ -235,7 +234,7 @@ def main():
         cores = len(os.sched_getaffinity(0))
         pinned = [] if a.as_set else sorted(v for v in os.environ if v.startswith("OPENBLAS_"))
         env = {k: v for k, v in os.environ.items() if k not in pinned}
-        about = whole([sys.executable, "-c", "import numpy, torch, diffusers, minisd.threads as t; print(f'{t.blas()}; NumPy "
+        about = whole([sys.executable, "-c", "import numpy, torch, diffusers, minisd.backend.threads as t; print(f'{t.blas()}; NumPy "
                        "{numpy.__version__}; torch {torch.__version__}, diffusers {diffusers.__version__}')"], env)[2].strip()
         print(f"{cores} processors; NumPy's products: {about}"
               + "".join(f"; {v}={os.environ[v]} left out" for v in pinned) + "\n")

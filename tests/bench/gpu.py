@@ -20,7 +20,7 @@ import drawn_models  # noqa: E402
 import layer_sizes  # noqa: E402
 
 import minisd.backend.cuda  # noqa: E402, F401  (registers itself)
-from minisd import pipeline  # noqa: E402
+from minisd import denoising  # noqa: E402
 from minisd.backend import ops  # noqa: E402
 from minisd.backend.device import GPU, Recorded  # noqa: E402
 from minisd.checkpoint.weights import Weights, engine_layout  # noqa: E402
@@ -257,7 +257,7 @@ def whole(torch, product, copy):
     for _ in range(3):
         start = time.perf_counter()
         noise = RANDOM.standard_normal((1, 64, 64, 4), np.float32) * np.float32(sampler.init_sigma)
-        steps = sum(1 for _ in pipeline.denoise(predict, sampler, noise, None))
+        steps = sum(1 for _ in denoising.denoise(predict, sampler, noise, None))
         speeds.append(steps / (time.perf_counter() - start))
     decoder, vae_config = random_weights(layer_sizes.decoder_shapes(**layer_sizes.DECODER)), VAEConfig()
     decode = Recorded(lambda z: vae.decode(decoder, z, vae_config), cupy)

@@ -23,7 +23,7 @@ def draw(*shape):
 
 def conv(B, H, C, O):
     """x, and the other arguments of norm_conv2d"""
-    return draw(B, H, H, C), (draw(C), draw(C), draw(3, 3, C, O) / np.float32(3 * C ** 0.5), draw(O), 32, 1e-5)
+    return draw(B, H, H, C), ((draw(C), draw(C)), (draw(3, 3, C, O) / np.float32(3 * C ** 0.5), draw(O)), 32, 1e-5)
 
 
 @contextmanager
@@ -61,15 +61,15 @@ def ideas():
     for B, H, C, O in ((2, 8, 1280, 1280), (2, 16, 1280, 1280), (2, 32, 640, 640), (2, 64, 320, 320), (1, 512, 128, 128)):
         x, rest = conv(B, H, C, O)
         run = lambda x=x, rest=rest: convolution.norm_conv2d(x, *rest)  # noqa: E731
-        for way in (convolution.SMALL, convolution.LARGE):
-            yield (f"convolution, {B}x{H}x{H}, {C} -> {O}: Winograd of {way.m}x{way.m}, not patches",
-                   when(run, convolution, TILES=1, SMALL=way, LARGE=way), when(run, convolution, TILES=1 << 60))
-    bias, weight = rest[3], rest[2]
-    norm = lambda: cpu.group_norm(x, *rest[:2], 32, 1e-5, "silu")  # noqa: E731
+        for winograd in (convolution.SMALL, convolution.LARGE):
+            yield (f"convolution, {B}x{H}x{H}, {C} -> {O}: Winograd of {winograd.m}x{winograd.m}, not im2col",
+                   when(run, convolution, TILES=1, SMALL=winograd, LARGE=winograd), when(run, convolution, TILES=1 << 60))
+    weight, bias = rest[1]
+    norm = lambda: cpu.group_norm(x, *rest[0], 32, 1e-5, "silu")  # noqa: E731
     yield "the last one: normalised on the way in", run, lambda: convolution.conv2d(norm(), weight, bias, pad=(1, 1))
     yield "the last one: scratch memory used again", run, when(when(run, cpu, scratch=fresh), convolution, scratch=fresh)
     place = x.copy()
-    yield "the last one: written over its input", lambda: convolution.norm_conv2d(place, *rest, overwrite_x=True), run
+    yield "the last one: written over its input", lambda: convolution.normed(place, *rest, overwrite_x=True), run
 
     small, w, b = draw(1, 128, 128, 512), draw(3, 3, 512, 512) / 70, draw(512)
     yield ("doubled to 256x256, 512 -> 512: read from the small picture", lambda: convolution.upsample_conv2d(small, w, b, (256, 256)),
@@ -101,9 +101,9 @@ def items(count):
             h, (x, rest) = draw(2, N, C), conv(2, side, C, C)
             for name, run in ((f"norm_conv2d 2x{side}x{side}, {C} -> {C}", lambda: convolution.norm_conv2d(x, *rest)),
                               (f"attention, {N} tokens", lambda: cpu.attention(h, h, h, 8)),
-                              (f"linear {C} -> {C}, {2 * N} tokens", lambda: cpu.linear(h, rest[2][0, 0])),
+                              (f"linear {C} -> {C}, {2 * N} tokens", lambda: cpu.linear(h, rest[1][0][0, 0])),
                               (f"linear {C} -> {8 * C} and geglu", lambda: cpu.linear_geglu(h, draw(8 * C, C), draw(8 * C))),
-                              (f"layer_norm, {2 * N} tokens", lambda: cpu.layer_norm(h, rest[0], rest[1]))):
+                              (f"layer_norm, {2 * N} tokens", lambda: cpu.layer_norm(h, *rest[0]))):
                 stages.clear()
                 run()
                 print(f"| {name} | {', '.join(stages)} |")
