@@ -1,8 +1,13 @@
+"""What all tests share.  The checkout is tested, in this process (pytest's pythonpath) and in those that tests start."""
+import os
 from contextlib import nullcontext
+from pathlib import Path
 
 import golden_cases
 import golden_checks
 import pytest
+
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH")]))
 
 
 def pytest_addoption(parser):

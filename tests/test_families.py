@@ -1,11 +1,11 @@
 """Stable Diffusion XL and its refiner, Turbo, latent consistency models, ControlNet, TAESD, the upscaler, depth: against diffusers."""
-import json
 
 import drawn_models
 import golden_cases
 import golden_checks
 import numpy as np
 import pytest
+from edited_files import change_json
 from golden_checks import Golden
 from safetensors.numpy import load_file, save_file
 
@@ -49,10 +49,6 @@ def xl(xl_folder):
 def copied(folder, to):
     import shutil
     return shutil.copytree(folder, to)
-
-
-def change_json(path, **values):
-    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
 
 
 # ---- Stable Diffusion XL ---------------------------------------------------------------------------------------------

@@ -59,7 +59,7 @@ def test_reprs(sd1):
     assert repr(sd1) == ("<Pipeline 'sd1': a latent diffusion model of its own size, 128x128, sampler pndm, cpu in float32, "
                          "0.022 GB of weights>")
     assert repr(next(sd1.txt2img_steps("a fox", **SMALL))) == "Step(1 of 3, t=501, sigma=1.624, latent 1x8x8x4)"
-    assert repr(sd1.unet).startswith("<Weights of a network: conv_in, conv_norm_out, conv_out, down_blocks[3], mid_block,")
+    assert repr(sd1.unet).startswith("<Weights of a network: conv_in, conv_norm_out, conv_out, down_blocks[4], mid_block,")
     assert repr(sd1.unet.conv_in) == "<Weights conv_in: bias 32, weight 3x3x4x32>"
 
 
@@ -81,8 +81,9 @@ def test_grid():
     assert sheet.size == (12, 4)
     assert [sheet.getpixel(at)[0] for at in ((0, 0), (4, 0), (8, 0), (0, 2), (4, 2), (8, 2))] == [1, 2, 3, 4, 5, 255]
     assert minisd.grid(cells, columns=1).size == (4, 10) and minisd.grid(cells, columns=9).size == (20, 2)
-    for wrong in ([], [1]):
-        with pytest.raises(InputError, match="made of PIL images"):
+    assert minisd.grid([np.zeros((4, 6, 3)), cells[0]]).size == (12, 4)
+    for wrong, message in (([], "one or more"), ([1], "a picture is a int")):
+        with pytest.raises(InputError, match=message):
             minisd.grid(wrong)
     with pytest.raises(InputError, match="columns is 0"):
         minisd.grid(cells, columns=0)

@@ -2,19 +2,22 @@
 import io
 import math
 from collections.abc import Iterable
+from typing import Any
 
 from PIL import Image
 
 from ..errors import InputError
+from .pixels import read
 
 
-def grid(images: Iterable[Image.Image], columns: int | None = None) -> Image.Image:
-    """PIL images -> one, with all of them in rows, each in a cell as large as the largest.
+def grid(images: Iterable[Any], columns: int | None = None) -> Image.Image:
+    """Several images in one, in rows, each in a cell as large as the largest.
 
-    columns: how many stand side by side, None for as square a sheet as can be.  Raises InputError where there are none."""
-    cells = list(images)
-    if not cells or not all(isinstance(i, Image.Image) for i in cells):
-        raise InputError("a grid is made of PIL images, one or more")
+    images: PIL images, or arrays (H,W,3) of floats in [0,1] or of bytes, or files' names, one or more
+    columns: how many stand side by side, None for as square a sheet as can be.  Raises InputError for what is no image."""
+    cells = [read(image) for image in images]
+    if not cells:
+        raise InputError("a grid is made of images, one or more; there is none")
     columns = math.ceil(math.sqrt(len(cells))) if columns is None else columns
     if isinstance(columns, bool) or not isinstance(columns, int) or columns < 1:
         raise InputError(f"columns is {columns!r}; it must be a whole number, 1 or more")

@@ -4,6 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
+from edited_files import change, change_json
 from safetensors.numpy import load_file, save_file
 
 import minisd
@@ -15,17 +16,6 @@ from minisd.errors import CheckpointError, InputError, MissingWeight
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 VAE = "vae/diffusion_pytorch_model.safetensors"
-
-
-def change(path, edit):
-    """Rewrite a safetensors file after edit(arrays)."""
-    arrays = load_file(path)
-    edit(arrays)
-    save_file(arrays, path)
-
-
-def change_json(path, **values):
-    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
 
 
 def latent(folder, **how):

@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 import pytest
+from edited_files import change
 from PIL import Image
 
 from minisd.backend import threads
@@ -194,8 +195,8 @@ def test_inspect_counts_what_is_there(sd1_folder, capsys):
 
 
 def test_inspect_of_a_damaged_model(sd1_copy, capsys):
-    from test_checkpoint import UNET, change
-    change(sd1_copy / UNET, lambda a: a.pop("conv_out.bias") is None or a.update({"extra": np.zeros(2, np.float32)}))
+    change(sd1_copy / "unet/diffusion_pytorch_model.safetensors",
+           lambda a: a.pop("conv_out.bias") is None or a.update({"extra": np.zeros(2, np.float32)}))
     assert cli.main(["inspect", str(sd1_copy)]) == 1
     out = capsys.readouterr().out
     assert "missing: conv_out.bias" in out and "unused: extra" in out

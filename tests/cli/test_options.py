@@ -1,4 +1,6 @@
 """What the command line takes, and what it says of what it does not."""
+import sys
+
 import pytest
 
 from minisd.cli import main as cli
@@ -33,3 +35,16 @@ def test_help(command, capsys):
         cli.main([command, "--help"])
     text = capsys.readouterr().out
     assert done.value.code == 0 and "usage: minisd" in text and "%" not in text
+
+
+def test_completion(capsys, monkeypatch):
+    pytest.importorskip("shtab", reason="pip install '.[completion]' brings shtab, which CI has")
+    assert cli.main(["completion", "bash"]) == 0
+    script = capsys.readouterr().out
+    assert "--guidance-rescale" in script and "complete -o bashdefault -F" in script
+
+
+def test_completion_without_shtab(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    assert cli.main(["completion", "bash"]) == 1
+    assert "pip install 'minisd[completion]'" in capsys.readouterr().err

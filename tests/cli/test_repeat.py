@@ -30,7 +30,7 @@ def test_picture_k_has_the_seed_s_plus_k(run, tmp_path):
     code, out, _ = run("a fox", "-n", 3, "--seed", 7, "--sampler", "euler_a", *QUICK)
     assert code == 0 and [line.rpartition(" ")[2] for line in out.splitlines()] == ["7", "8", "9"]
     run("a fox", "--seed", 9, "--sampler", "euler_a", *QUICK, out="alone.png")
-    assert np.abs(pixels(tmp_path / "out-3.png").astype(int) - pixels(tmp_path / "alone.png")).max() <= 1
+    np.testing.assert_array_equal(pixels(tmp_path / "out-3.png"), pixels(tmp_path / "alone.png"))
     with Image.open(tmp_path / "out-3.png") as picture:
         assert "Seed: 9" in picture.info["parameters"] and "Batch" not in picture.info["parameters"]
 
@@ -41,6 +41,32 @@ def test_a_file_of_prompts(run, tmp_path):
     assert code == 0 and len(out.splitlines()) == 2
     with Image.open(tmp_path / "out-2.png") as picture:
         assert picture.info["parameters"].startswith("a cat\n")
+    assert run("--from", tmp_path / "out-2.png", out="again.png")[0] == 0
+    np.testing.assert_array_equal(pixels(tmp_path / "again.png"), pixels(tmp_path / "out-2.png"))
+
+
+def test_a_picture_of_several_chunks_among_others(run, tmp_path):
+    """Whatever else is made, to the bit."""
+    (tmp_path / "prompts.txt").write_text("a fox\n" + "a (red:1.2) cat, " * 30 + "\na dog", encoding="utf-8")
+    run("--prompts", tmp_path / "prompts.txt", "--seed", 1, *QUICK)
+    for k in (1, 2, 3):
+        assert run("--from", tmp_path / f"out-{k}.png", out="again.png")[0] == 0
+        np.testing.assert_array_equal(pixels(tmp_path / "again.png"), pixels(tmp_path / f"out-{k}.png"))
+
+
+@pytest.mark.parametrize("ending", ["jpg", "webp"])
+def test_other_formats_are_made_again_too(run, tmp_path, ending):
+    run("a fox", "--seed", 3, *QUICK, out=f"out.{ending}")
+    run("a fox", "--seed", 3, *QUICK)
+    assert run("--from", tmp_path / f"out.{ending}", out="again.png")[0] == 0
+    np.testing.assert_array_equal(pixels(tmp_path / "again.png"), pixels(tmp_path / "out.png"))
+
+
+def test_a_grid_of_all(run, tmp_path):
+    assert run("a fox", "-n", 3, "--seed", 1, "--grid", tmp_path / "sheet.png", *QUICK)[0] == 0
+    assert pixels(tmp_path / "sheet.png").shape == (128, 128, 3)
+    np.testing.assert_array_equal(pixels(tmp_path / "sheet.png")[64:, :64], pixels(tmp_path / "out-3.png"))
+    assert "end the name in .png" in run("a fox", "--grid", tmp_path / "sheet.bmp")[2]
 
 
 @pytest.mark.parametrize("arguments, message", [

@@ -1,0 +1,69 @@
+"""The documentation is true: every Python block runs, every link leads somewhere, every option named exists."""
+import re
+import warnings
+from pathlib import Path
+
+import golden_checks
+import pytest
+
+from minisd.cli.options import parser
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md"), ROOT / "kernels" / "README.md"])
+NAMES = [p.relative_to(ROOT).as_posix() for p in PAGES]
+NEEDS_MORE = {"docs/cudaemu.md": "its block runs a kernel; tests/backend/test_cudaemu.py has the like"}
+MODELS = {"sd15": lambda place: golden_checks.write_pipeline(place / "stable-diffusion-v1-5", "sd1"),
+          "pix2pix": lambda place: golden_checks.write_pipeline(place / "instruct-pix2pix", "sd1", channels=8),
+          "upscaler": lambda place: golden_checks.write_family(place / "x4-upscaler", "upscaler", channels=7),
+          "canny": lambda place: golden_checks.write_controlnet(place, "controlnet_sd1").rename(place / "controlnet-canny"),
+          "xl": lambda place: golden_checks.write_family(place / "sdxl-base", "xl"),
+          "refiner": lambda place: golden_checks.write_family(place / "sdxl-refiner", "refiner")}
+
+
+def text(name):
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if "```python" in text(n) and n not in NEEDS_MORE])
+def test_python_blocks_run(name, tmp_path, monkeypatch):
+    """As they stand, one after the other; small models of drawn weights lie where a block says that a real one does."""
+    for model in re.findall(r"<!-- models: (.+) -->", text(name)):
+        for key in model.split(", "):
+            MODELS[key](tmp_path / "path" / "to")
+    golden_checks.a_picture()[1].save(tmp_path / "hat.png")
+    monkeypatch.chdir(tmp_path)
+    space = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")                      # drawn weights, other sizes
+        for block in re.findall(r"```python\n(.*?)```", text(name), re.S):
+            exec(compile(block, name, "exec"), space)        # noqa: S102
+    assert list(tmp_path.glob("*.png"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_links_lead_somewhere(name):
+    for target in re.findall(r"\]\(([^)\s]+)\)", text(name)):
+        if not target.startswith(("http", "#")):
+            path, _, anchor = target.partition("#")
+            assert ((ROOT / name).parent / path).exists(), target
+            if anchor:
+                headings = re.findall(r"^#+ (.+)$", ((ROOT / name).parent / path).read_text(encoding="utf-8"), re.M)
+                assert anchor in [re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in headings], target
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/use.md"])
+def test_options_exist(name):
+    commands = next(a.choices for a in parser()._actions if hasattr(a, "choices") and isinstance(a.choices, dict))
+    known = {o for p in commands.values() for a in p._actions for o in a.option_strings}
+    assert set(re.findall(r"(?<![\w-])(--[a-z][a-z-]+)", text(name))) <= known | {"--version"}
+
+
+def test_files_named_in_the_readme_are_there():
+    named = re.findall(r"^  (\w+\.py|\w+/)", text("README.md"), re.M) + re.findall(r"  (\w+\.py|cli/)  ", text("README.md"))
+    assert len(named) > 15 and all((ROOT / "minisd" / name).exists() for name in named)
+
+
+def test_the_drawing_of_the_unet_is_up_to_date():
+    import runpy
+    drawn = runpy.run_path(str(ROOT / "docs" / "pictures" / "unet.py"))
+    assert text("docs/unet.md") == drawn["page"](), "python docs/pictures/unet.py writes it anew"
