@@ -73,7 +73,8 @@ def page():
     real = json.loads(gzip.decompress((ROOT / "tests" / "goldens" / "keys.json.gz").read_bytes()))["SD 1.5"]["unet"]
     shipped = minisd.load().model
     depths = dict(down=((1, 1),) * 3 + ((0, 0),), up=((0,) * 3,) + ((1, 1, 1),) * 3)
-    parts = [("Stable Diffusion 1.5 at 512x512", "The text is 2x77x768, the time embedding 2x1280.", real, UNetConfig(**SD15, **depths), 77)]
+    parts = [("Stable Diffusion 1.5 at 512x512", "The text is 2x77x768, the time embedding 2x1280.", real,
+              UNetConfig(**SD15, **depths), 77)]
     c, M = shipped.unet_config, shipped.text_encoders[0].config.length
     about = f"The text is 2x{M}x{c.cross_attention_dim}; it predicts v."
     parts.append(("The shipped model at 64x64", about, shipped.checkpoint.unet.shapes(), c, M))
