@@ -30,7 +30,7 @@ def load(model: str | Path | None = None, device: str = "cpu", dtype: str | None
     textual_inversion: a file that teaches a word, or (file, word), or a list of such;  prompts may then use the word
     vae: another autoencoder than the model's: a folder, or a file with LDM names, or TAESD's
     controlnet: a ControlNet's folder or file, or a list of such, to be given images as control_image
-    extract_ema: of a single file, the moving average of the unet's weights that is stored beside them
+    extract_ema: of a single file, the moving average of the unet's weights that is stored with them
 
     Every weight's name and shape is checked here, by a dry run; its numbers are read when they are first used.
     Raises InputError for a model that cannot be found, or another device or dtype; CheckpointError for a model that is
@@ -40,9 +40,9 @@ def load(model: str | Path | None = None, device: str = "cpu", dtype: str | None
         raise InputError(f"dtype is {dtype!r}; on {device} choose {' or '.join(place.dtypes)}.  The file may be of another all the same")
     if low_memory and device != "cpu":
         raise InputError("low_memory is for the CPU: a GPU keeps its weights")
-    opened, odd = single.open_model(hub.find_folder(model, variant), variant, prediction_type, extract_ema)
-    if odd:
-        warn(f"{opened.folder}: {len(odd)} keys belong to no layer: {listed(odd)}")
+    opened, unknown = single.open_model(hub.find_folder(model, variant), variant, prediction_type, extract_ema)
+    if unknown:
+        warn(f"{opened.folder}: {len(unknown)} keys belong to no layer: {listed(unknown)}")
     if vae is not None:
         opened.parts["vae"] = replacement(opened, vae)
     nets = controlnet if isinstance(controlnet, (list, tuple)) else [controlnet] if controlnet else []

@@ -137,7 +137,7 @@ def test_parts_of_different_models(xl_folder, tmp_path):
         minisd.load(folder)
     folder = copied(xl_folder, tmp_path / "c")
     change_json(folder / "unet" / "config.json", addition_time_embed_dim=24)
-    with pytest.raises(CheckpointError, match="reads 128 numbers beside the prompt, 24 for each of 5 or 6"):
+    with pytest.raises(CheckpointError, match="reads 128 numbers besides the prompt, 24 for each of 5 or 6"):
         minisd.load(folder)
 
 

@@ -1,4 +1,4 @@
-"""Convolutions on a CPU.  Importing this file puts them beside their definitions in ops.py.
+"""Convolutions on a CPU.  Importing this file registers them.
 
 A 3x3 convolution of stride 1 over a large enough feature map takes the Winograd algorithm F(4x4,3x3) of Lavin & Gray 2016: 4x4
 outputs come from a tile of 6x6 inputs by 36 products where the definition has 144; over a smaller one F(2x2,3x3), 16 for 36.

@@ -1,4 +1,4 @@
-"""Fast NumPy versions of heavy operations.  Importing this file puts them beside their definitions in ops.py.
+"""Fast NumPy versions of heavy operations.  Importing this file registers them.
 
 Three habits make them fast: a strip is finished while it is in the cache, its memory is scratch that the next strip gets too,
 and strips go to threads (threads.py)."""
@@ -126,7 +126,7 @@ def norm_factors(x, weight, bias, groups, eps):
     """The scale and the shift that turn x (B,H,W,C) into its group norm: two arrays (B,C).
 
     Mean and squared deviation of each strip, put together in float64 (Chan, Golub & LeVeque 1983): sums of squares of the
-    numbers themselves would lose a small deviation beside a large mean."""
+    numbers themselves would lose a small deviation from a large mean."""
     B, H, W, C = x.shape
     strips = split(H, max(count(), x[0].size // STRIP), least=FEW // (W * C))
     n = np.array([(j - i) * W for i, j in strips], np.float64)[None, :, None]

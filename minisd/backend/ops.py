@@ -4,7 +4,7 @@ Images are channels-last everywhere: (B,H,W,C).  Convolution weights arrive as (
 
 A fast version may stand in for a definition: cpu.py and convolution.py register some for NumPy arrays.  The array decides:
 the type of the first argument chooses the version, which may decline with NotImplemented, and then the definition below
-runs.  `ops.conv2d.definition` is the definition itself; `fast_version(name, kind)` what is registered beside it."""
+runs.  `ops.conv2d.definition` is the definition itself; `fast_version(name, kind)` what is registered for it."""
 import functools
 import math
 import sys
@@ -59,7 +59,7 @@ def fast_version(name, kind):
 
 @contextmanager
 def definitions_only(kind=np.ndarray):
-    """Meanwhile the definitions below serve arrays of type `kind`, whatever is registered beside them."""
+    """Meanwhile the definitions below serve arrays of type `kind`, whatever is registered for them."""
     _slow.add(kind)
     try:
         yield
@@ -244,7 +244,7 @@ def norm_conv2d(x, norm, conv, groups, eps, add=None):
 
 @operation
 def residual_block(x, norm1, conv1, norm2, conv2, groups, eps, shift=None, shortcut=None):
-    """Two convolutions beside a shortcut: x (B,H,W,C) -> (B,H,W,O).   He et al. 2016, figure 2.
+    """Two convolutions and a shortcut: x (B,H,W,C) -> (B,H,W,O).   He et al. 2016, figure 2.
 
     norm1 .. conv2: (weight, bias) of each;  shift (B,1,1,O): added between the two convolutions, or None
     shortcut: (weight, bias) of a 1x1 convolution of x, None where O = C and x itself is added"""

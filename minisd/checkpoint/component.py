@@ -34,11 +34,11 @@ class Component:
             raise CheckpointError(f"{folder}: a whole model, where a {name} was expected")
         if not (folder / "config.json").is_file():
             raise CheckpointError(f"{folder}: no config.json; copy or download it again")
-        said = read_json(folder / "config.json")
-        if said.get("_class_name") not in (None, *CLASSES.get(name, [said.get("_class_name")])):
-            raise CheckpointError(f"{folder}: a {said['_class_name']}, where a {name} was expected, {' or '.join(CLASSES[name])}")
-        kind = TinyConfig if said.get("_class_name") == "AutoencoderTiny" else CONFIGS[name]
-        self.name, self.config = name, kind.read(said)
+        raw = read_json(folder / "config.json")
+        if raw.get("_class_name") not in (None, *CLASSES.get(name, [raw.get("_class_name")])):
+            raise CheckpointError(f"{folder}: a {raw['_class_name']}, where a {name} was expected, {' or '.join(CLASSES[name])}")
+        kind = TinyConfig if raw.get("_class_name") == "AutoencoderTiny" else CONFIGS[name]
+        self.name, self.config = name, kind.read(raw)
         self.place, self.files = folder, weight_files(folder, STEMS[name], variant)
         self.tensors = TensorFiles(self.files)
         self.added = {}                                      # weight name -> what LoRAs add to it, functions of its shape
@@ -72,10 +72,11 @@ class Component:
 
     def check(self):
         """A dry run -> (missing names, unused names); raises CheckpointError for a weight of a wrong shape."""
-        odd = [name for name, stored in self.stored.items() if self.tensors.dtype(stored) not in DTYPES]
-        if odd:
-            raise CheckpointError(f"{self.place}: {odd[0]} is stored as {self.tensors.dtype(self.stored[odd[0]])}; minisd reads "
-                                  f"{', '.join(DTYPES)}, not quantised weights")
+        unsupported = [name for name, stored in self.stored.items() if self.tensors.dtype(stored) not in DTYPES]
+        if unsupported:
+            dtype = self.tensors.dtype(self.stored[unsupported[0]])
+            raise CheckpointError(f"{self.place}: {unsupported[0]} is stored as {dtype}; minisd reads {', '.join(DTYPES)}, not quantised "
+                                  "weights")
         shapes = {name: engine_shape(shape) for name, shape in self.shapes().items()}
         try:
             return dry_run(shapes, self.config.counts(), lambda p: trial(p, self.config))

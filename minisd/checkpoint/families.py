@@ -47,7 +47,7 @@ def text_config(tensors, open_clip):
 
 
 def depths(tensors, path):
-    """Of each level below `path`, the transformer blocks beside each resnet."""
+    """For each level below `path`, how many transformer blocks follow each resnet."""
     return tuple(tuple(count(tensors, f"{path}.{i}.attentions.{k}.transformer_blocks")
                        for k in range(count(tensors, f"{path}.{i}.resnets"))) for i in range(count(tensors, path)))
 

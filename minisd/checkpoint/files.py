@@ -18,7 +18,7 @@ class TensorFiles(Mapping):
     """{name: array} over safetensors files: an array is read when it is asked for, in the file's dtype.
 
     bfloat16, which NumPy lacks, is read as float32, the same numbers.  Read, not memory mapped: the pages of a mapping that
-    were once looked at would count as this process's memory beside the arrays made of them."""
+    were once looked at would count as this process's memory as well as the arrays made of them."""
 
     def __init__(self, paths):
         self._where, self.metadata = {}, {}                  # name -> path, offset, dtype as the file spells it, shape

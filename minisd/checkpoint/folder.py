@@ -16,7 +16,7 @@ class Checkpoint:
     """A model, opened: nothing of its weights is read yet.
 
     parts: {one of CONFIGS: Component};  scheduler: the contents of scheduler_config.json;  words: those that the model was trained
-    on, in order, where the folder says so in words.txt, else None;  index: what model_index.json says besides."""
+    on, in order, where the folder has a words.txt, else None;  index: what model_index.json says besides."""
     name: str
     folder: Path
     parts: dict
@@ -58,7 +58,7 @@ class Checkpoint:
             raise CheckpointError(f"{self.folder}: the text encoder gives a pooled vector of {pooled} numbers, the unet reads {width} "
                                   "with it: a weight is missing, or they are parts of different models")
         if unet.is_xl and width - pooled not in (5 * each, 6 * each):
-            raise CheckpointError(f"{self.folder}: the unet reads {width} numbers beside the prompt, {each} for each of 5 or 6 "
+            raise CheckpointError(f"{self.folder}: the unet reads {width} numbers besides the prompt, {each} for each of 5 or 6 "
                                   f"sizes and the pooled text; the text encoder gives {pooled}: they are parts of different models")
         for c in controlnets:
             theirs, ours = ((k.cross_attention_dim, k.channels, [max(d) for d in k.down]) for k in (c.config, unet))

@@ -24,7 +24,7 @@ NO_LAYER = ("position_ids", "logit_scale", "text_projection", "text_projection.w
 
 def unet_names(keys):
     """{name: (stored, None)} of the unet or a ControlNet, and which of its keys are of no layer that we know."""
-    found, odd = {}, []
+    found, unknown = {}, []
     places = {**unet_places(keys), **{f"zero_convs.{i}": "controlnet_down_blocks" for i in range(count(keys, "zero_convs"))}}
     for key in keys:
         path, _, kind = key.rpartition(".")
@@ -32,14 +32,14 @@ def unet_names(keys):
         if path in PLAIN_UNET:
             found[f"{PLAIN_UNET[path]}.{kind}"] = key, None
         elif place is None:
-            odd.append(key)
+            unknown.append(key)
         elif place.startswith("zero_convs"):
             found[f"controlnet_down_blocks.{place.split('.')[1]}.{kind}"] = key, None
         else:
             inside = path[len(place) + 1:]
             inside = RESNET.get(inside, inside) if ".resnets." in places[place] else inside
             found[".".join(filter(None, [places[place], inside, kind]))] = key, None
-    return found, odd
+    return found, unknown
 
 
 def unet_places(keys):
@@ -90,7 +90,7 @@ def ldm_places(names):
 
 
 def vae_names(keys):
-    found, odd, levels = {}, [], count(keys, "decoder.up")
+    found, unknown, levels = {}, [], count(keys, "decoder.up")
     for key in keys:
         path, _, kind = key.rpartition(".")
         m = re.fullmatch(r"(encoder|decoder)\.(?:(down|up)\.(\d+)\.(?:block\.(\d+)\.(.+)|(?:down|up)sample\.conv)|mid\.block_([12])\.(.+)|"
@@ -98,7 +98,7 @@ def vae_names(keys):
         if path in ("quant_conv", "post_quant_conv"):
             name = path
         elif m is None or m[8] is not None and m[8] not in ATTENTION:
-            odd.append(key)
+            unknown.append(key)
             continue
         elif m[2]:
             level = int(m[3]) if m[2] == "down" else levels - 1 - int(m[3])
@@ -109,7 +109,7 @@ def vae_names(keys):
             name = f"{m[1]}.mid_block.attentions.0.{ATTENTION[m[8]]}" if m[8] else f"{m[1]}.{m[9].replace('norm_out', 'conv_norm_out')}"
         square = m is not None and m[8] in ("q", "k", "v", "proj_out") and kind == "weight"
         found[f"{name.replace('nin_shortcut', 'conv_shortcut')}.{kind}"] = key, "square" if square else None
-    return found, odd
+    return found, unknown
 
 
 def clip_names(keys):
@@ -119,7 +119,7 @@ def clip_names(keys):
 
 def open_clip_names(keys, whole=False):
     """OpenCLIP's, but for its last layer, whose input SD 2 reads, or the `whole` of it, which SDXL reads."""
-    found, odd, last = {}, [], count(keys, "transformer.resblocks") - (0 if whole else 1)
+    found, unknown, last = {}, [], count(keys, "transformer.resblocks") - (0 if whole else 1)
     for key in keys:
         m = re.fullmatch(r"transformer\.resblocks\.(\d+)\.(.+?)[._](weight|bias)", key)
         if whole and key.startswith("text_projection"):
@@ -136,8 +136,8 @@ def open_clip_names(keys, whole=False):
         elif key in ("token_embedding.weight", "ln_final.weight", "ln_final.bias"):
             found[{"t": "embeddings.token_embedding.", "l": "final_layer_norm."}[key[0]] + key.rpartition(".")[2]] = key, None
         else:
-            odd.append(key)
-    return found, odd
+            unknown.append(key)
+    return found, unknown
 
 
 def count(keys, path):

@@ -50,14 +50,14 @@ def read(path):
     if not file.is_file():
         raise InputError(f"{file}: no such file")
     refuse_pickle(file)
-    tensors, layers, strange = TensorFiles([file]), {}, []
+    tensors, layers, unknown = TensorFiles([file]), {}, []
     for key in tensors:
         kind = next((kind for mark, kind in OTHER_KINDS.items() if mark in key), None)
         if kind:
             raise CheckpointError(f"{file}: {kind}, by {key}; minisd reads plain LoRA")
         part = next(((m[1], part) for pattern, part in PARTS if (m := re.fullmatch(pattern, key))), None)
         if part is None:
-            strange.append(key)
+            unknown.append(key)
         else:
             layers.setdefault(part[0], {})[part[1]] = key
     if not layers:
@@ -74,7 +74,7 @@ def read(path):
         raise CheckpointError(f"{file}: its lora_adapter_metadata is damaged ({e})") from e
     if not isinstance(adapter, dict):
         raise CheckpointError(f"{file}: its lora_adapter_metadata is a {type(adapter).__name__}, where names and values were expected")
-    return file, tensors, layers, strange, adapter
+    return file, tensors, layers, unknown, adapter
 
 
 def layers_of(path):
@@ -92,9 +92,9 @@ def add(components, path, weight=1.0):
     path = Path(path)
     if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not math.isfinite(weight):
         raise InputError(f"the weight of {path} is {weight!r}; it must be a number, 1 as a rule")
-    file, tensors, layers, strange, adapter = read(path)
+    file, tensors, layers, unknown, adapter = read(path)
     known = tables(components)
-    unmatched, found = strange, []
+    unmatched, found = unknown, []
     for layer, keys in layers.items():
         place = find(layer, known)
         if place is None:
@@ -142,7 +142,7 @@ def find(layer, known):
 
 
 def scale(file, tensors, layer, keys, adapter, component):
-    """alpha / rank; 1 where no alpha is told.  peft's adapter_config.json may tell it for all layers, or for those whose name a pattern
+    """alpha / rank; 1 where there is no alpha.  peft's adapter_config.json may give it for all layers, or for those whose name a pattern
     ends, or want sqrt(rank)."""
     rank = tensors.shape(keys["down"])[0]
     own = {k.removeprefix(f"{component}."): v for k, v in adapter.items() if k.startswith(f"{component}.")} or adapter

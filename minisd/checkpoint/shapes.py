@@ -27,7 +27,7 @@ class Shape:
             return Shape(np.broadcast_shapes(self.shape, other.shape), self.name)
         except ValueError:
             raise CheckpointError(f"{self.name} gives {self.shape}, which does not go with {other.shape} of {other.name}: "
-                                  "a weight beside them is missing or of the wrong shape") from None
+                                  "a weight next to them is missing or of the wrong shape") from None
 
     __add__ = __radd__ = __sub__ = __mul__ = __rmul__ = __truediv__ = _joined
 

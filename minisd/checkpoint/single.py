@@ -86,20 +86,20 @@ def open_file(path, prediction_type=None, extract_ema=False):
     """-> (Checkpoint, names of keys that belong to no layer).
 
     prediction_type: "epsilon" or "v_prediction", which a file does not say; None asks an SD 2's unet itself
-    extract_ema: take the unet's running mean, which large files have beside it
+    extract_ema: take the moving average of the unet's weights, which large files have as well
     Raises CheckpointError for a file of another kind, saying which."""
     refuse_pickle(path)
     prediction_type = prediction_type and checked(prediction_type)
     tensors = TensorFiles([path])
     mark, parts, unused = parts_of(tensors, path, extract_ema)
-    family, said = FAMILIES[mark], prediction_type or ("v_prediction" if "v_pred" in tensors else None)
+    family, predicts = FAMILIES[mark], prediction_type or ("v_prediction" if "v_pred" in tensors else None)
     if mark == ldm.OPEN_CLIP:
-        whole = said is not None or parts["unet"].check()[0] == []                   # what is missing is told of when it is loaded
-        said = said or (guess_prediction(parts["unet"]) if whole else "epsilon")
-        if said == "v_prediction":
+        whole = predicts is not None or parts["unet"].check()[0] == []                   # load() names what is missing
+        predicts = predicts or (guess_prediction(parts["unet"]) if whole else "epsilon")
+        if predicts == "v_prediction":
             parts["unet"].config = replace(parts["unet"].config, sample_size=(96, 96))
     scheduler = dict(family.scheduler, _class_name=family.sampler, **({"rescale_betas_zero_snr": True} if "ztsnr" in tensors else {}))
-    scheduler["prediction_type"] = said or scheduler["prediction_type"]
+    scheduler["prediction_type"] = predicts or scheduler["prediction_type"]
     if parts["unet"].config.is_lcm:
         scheduler.update(_class_name="LCMScheduler", original_inference_steps=50)
     return SingleFile(path.stem, path, parts, scheduler, index={"force_zeros_for_empty_prompt": mark == ldm.XL_OPEN_CLIP}), unused
@@ -117,8 +117,8 @@ def parts_of(tensors, path, extract_ema=False):
         if not keys:
             raise CheckpointError(f"{path}: holds no {name} (no key begins with {prefix}); its first key is "
                                   f"{next(iter(tensors), 'missing')}; minisd reads whole models of Stable Diffusion 1.x, 2.x and XL")
-        found, odd = names(keys)
-        unused += [prefix + key for key in odd]
+        found, unknown = names(keys)
+        unused += [prefix + key for key in unknown]
         places[name] = {n: (prefix + stored, cut) for n, (stored, cut) in found.items()}
     if extract_ema:
         places["unet"] = {n: ("model_ema." + stored.removeprefix("model.").replace(".", ""), cut)
@@ -144,13 +144,13 @@ def open_part(path, name, prefix, names, config):
     refuse_pickle(path)
     tensors = TensorFiles([path])
     prefix = prefix if any(key.startswith(prefix) for key in tensors) else ""
-    found, odd = names([key.removeprefix(prefix) for key in tensors if key.startswith(prefix)])
-    if not found or odd and not prefix:
-        raise CheckpointError(f"{path}: no {name} with LDM names; {odd[0] if odd else 'no key'} is of none.  One with diffusers' names "
-                              f"is given as its folder, with config.json; {explained(tensors)}")
+    found, unknown = names([key.removeprefix(prefix) for key in tensors if key.startswith(prefix)])
+    if not found or unknown and not prefix:
+        raise CheckpointError(f"{path}: no {name} with LDM names; {unknown[0] if unknown else 'no key'} is of none.  One with diffusers' "
+                              f"names is given as its folder, with config.json; {explained(tensors)}")
     where = {n: (prefix + stored, cut) for n, (stored, cut) in found.items()}
     try:
-        return Part(name, config(View(tensors, where)), path, tensors, where), odd
+        return Part(name, config(View(tensors, where)), path, tensors, where), unknown
     except KeyError as e:
         raise CheckpointError(f"{path}: {e.args[0]} is missing; copy or download it again") from None
     except CheckpointError as e:
@@ -187,9 +187,9 @@ def open_controlnet(path):
     if plain and path.name == "diffusion_pytorch_model.safetensors" and (path.parent / "config.json").is_file():
         return Component("controlnet", path.parent)
     names = (lambda keys: ({key: (key, None) for key in keys}, [])) if plain else ldm.unet_names
-    part, odd = open_part(path, "controlnet", ldm.CONTROLNET, names, controlnet_config)
-    if odd:
-        raise CheckpointError(f"{path}: {len(odd)} keys belong to no layer of a ControlNet, such as {odd[0]}")
+    part, unknown = open_part(path, "controlnet", ldm.CONTROLNET, names, controlnet_config)
+    if unknown:
+        raise CheckpointError(f"{path}: {len(unknown)} keys belong to no layer of a ControlNet, such as {unknown[0]}")
     return part
 
 

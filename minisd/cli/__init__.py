@@ -3,4 +3,4 @@
 main.py       the commands, and what ends them
 options.py    what each takes
 paint.py      the commands that make pictures, from options to files
-repeat.py     a picture made again from what it says of itself"""
+repeat.py     an image made again from the settings stored in it"""

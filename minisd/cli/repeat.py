@@ -18,7 +18,7 @@ def options(path):
     other, python = "made from another image, which is needed to make it again", "made with a setting that only Python has"
     for key, what in (("Denoising strength", other), ("Noise level", other), ("Image CFG scale", other),
                       ("Original size", python), ("Crop", python), ("Target size", python), ("Denoising end", python),
-                      ("Batch pos", "one of several drawn from one seed, which must be made together")):
+                      ("Batch pos", "one of several that shared a generator, which must be made together")):
         if key in stored:
             raise InputError(f"{path}: {what} ({key}: {stored[key]})")
     names = {registered.a1111: name for name, registered in SAMPLERS.items()}

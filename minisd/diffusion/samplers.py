@@ -10,7 +10,7 @@ kind level and sigma are the same number.
 
 Every sampler has the same members, all indexed by the number of the unet call, i = 0 .. len(timesteps)-1:
 
-    timesteps[i]              what to tell the unet, 0 .. 999; a float where the reference has one
+    timesteps[i]              the timestep that the unet is given, 0 .. 999; a float where the reference has one
     alpha[i], sigma[i]        coefficients of x before step i
     init_sigma                standard deviation the first latent must have
     scale_input(x, i)         the latent as the unet wants to see it
@@ -56,7 +56,7 @@ class Registered:
     a1111: str                              # what AUTOMATIC1111's web UI calls it, in pictures' settings
     diffusers: str                          # the class in a scheduler_config.json that stands for it
     help: str
-    fixed: dict                             # what its name says beside the class
+    fixed: dict                             # options of the class that its name implies
 
 
 SAMPLERS: dict[str, Registered] = {}                         # name -> Registered

@@ -37,13 +37,13 @@ def ridge(slope, dx, dy):
     H, W = slope.shape
     padded = np.pad(slope, 1)
 
-    def beside(down, right):
+    def neighbour(down, right):
         return padded[1 + down:1 + down + H, 1 + right:1 + right + W]
 
     x, y = np.abs(dx), np.abs(dy) << 15
     flat, steep, along = y < x * TAN_22, y > x * TAN_22 + (x << 16), (dx ^ dy) < 0                # tan 67.5 = 2 + tan 22.5
-    before = np.where(flat, beside(0, -1), np.where(steep, beside(-1, 0), np.where(along, beside(-1, 1), beside(-1, -1))))
-    after = np.where(flat, beside(0, 1), np.where(steep, beside(1, 0), np.where(along, beside(1, -1), beside(1, 1))))
+    before = np.where(flat, neighbour(0, -1), np.where(steep, neighbour(-1, 0), np.where(along, neighbour(-1, 1), neighbour(-1, -1))))
+    after = np.where(flat, neighbour(0, 1), np.where(steep, neighbour(1, 0), np.where(along, neighbour(1, -1), neighbour(1, 1))))
     return (slope > before) & np.where(flat | steep, slope >= after, slope > after)
 
 

@@ -46,7 +46,7 @@ def save_animation(path, images, seconds):
 
 
 def write(path, save):
-    """save(file) into a temporary file beside `path`, then renamed to it."""
+    """save(file) into a temporary file in the same folder, then renamed to `path`."""
     temporary = path.with_name(f".{secrets.token_hex(6)}.tmp")
     try:
         with open(temporary, "xb") as file:

@@ -6,7 +6,7 @@ from .nn import conv2d, conv2d_without_bias, tap
 
 
 def block(p, x):
-    """(B,H,W,C) -> (B,H,W,C): three convolutions beside a shortcut, then relu."""
+    """(B,H,W,C) -> (B,H,W,C): three convolutions and a shortcut, then relu."""
     h = conv2d(p.conv[2], ops.relu(conv2d(p.conv[0], x, pad=(1, 1))), pad=(1, 1))
     h = conv2d(p.conv[4], ops.relu(h), pad=(1, 1))
     return tap(p, ops.relu(h + (conv2d_without_bias(p.skip, x) if "skip" in p else x)))

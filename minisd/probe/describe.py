@@ -57,8 +57,8 @@ def inspect(path, variant=None):
     """Any file or folder that minisd reads -> (lines of text, whether it is whole).  Raises CheckpointError for another."""
     path = Path(path)
     if path.is_dir():
-        said = read_json(path / "config.json")
-        part = {"ControlNetModel": "controlnet", "AutoencoderKL": "vae", "AutoencoderTiny": "vae"}.get(said.get("_class_name"))
+        raw = read_json(path / "config.json")
+        part = {"ControlNetModel": "controlnet", "AutoencoderKL": "vae", "AutoencoderTiny": "vae"}.get(raw.get("_class_name"))
         if (path / "adapter_config.json").is_file():
             return describe_lora(path)
         if part and not (path / "model_index.json").is_file():
@@ -98,7 +98,7 @@ def describe_lora(path):
     """A LoRA's file or folder: whose layers it changes, by how many dimensions."""
     layers = lora.layers_of(path)
     text = [down for layer, _, down in layers if "attn2" in layer and layer.endswith(("to_k", "to_v"))]          # they read the prompt
-    family = WIDTHS.get(text[0], "a model of its own size") if text else "a model that its layers do not tell"
+    family = WIDTHS.get(text[0], "a model of its own size") if text else "a model that its layers do not name"
     ranks = sorted({rank for _, rank, _ in layers})
     groups = {}
     for layer, _, _ in layers:
@@ -109,7 +109,7 @@ def describe_lora(path):
             f"rank        {', '.join(map(str, ranks))}", f"goes with   {kinds.LORA[1]}"], True
 
 
-def describe(opened, odd=()):
+def describe(opened, unknown=()):
     """A Checkpoint, and keys of its file that belong to no layer -> (lines of text, whether it is whole)."""
     unet, vae = opened.unet.config, opened.vae.config
     scheduler = opened.scheduler
@@ -126,7 +126,7 @@ def describe(opened, odd=()):
                + (f"; {c.config.pooled} for the whole prompt" if c.config.pooled else "") for c in opened.text_encoders)]
     if opened.words:
         lines += textwrap.wrap(f"words       {' '.join(opened.words)}", 110, subsequent_indent=" " * 12)
-    lines += [f"no layer    {len(odd)} keys: {', '.join(odd)}"] if odd else []
+    lines += [f"no layer    {len(unknown)} keys: {', '.join(unknown)}"] if unknown else []
     whole = True
     for component in opened.components:
         found, good = network(component)

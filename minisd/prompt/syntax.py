@@ -12,17 +12,17 @@ BREAK = None                                                 # stands for a text
 
 def parse(prompt):
     """prompt -> [(text or BREAK, weight), ...], neighbours of the same weight joined; brackets left open close at the end."""
-    found, begun = [], []                                    # begun: (bracket, where it begins in `found`)
+    found, open_brackets = [], []                                    # open_brackets: (bracket, where it starts in `found`)
 
     def close(bracket, weight):
-        k = max(i for i, (b, _) in enumerate(begun) if b == bracket)
-        for item in found[begun.pop(k)[1]:]:
+        k = max(i for i, (b, _) in enumerate(open_brackets) if b == bracket)
+        for item in found[open_brackets.pop(k)[1]:]:
             item[1] *= weight
 
     for piece in PIECE.finditer(prompt):
-        text, kinds = piece[0], {bracket for bracket, _ in begun}
+        text, kinds = piece[0], {bracket for bracket, _ in open_brackets}
         if piece["open"]:
-            begun.append((text, len(found)))
+            open_brackets.append((text, len(found)))
         elif piece["weight"] and "(" in kinds:
             close("(", float(piece["weight"]))
         elif piece["close"] and {")": "(", "]": "["}[text] in kinds:
@@ -31,8 +31,8 @@ def parse(prompt):
             parts = [piece["escaped"]] if piece["escaped"] else re.split(r"\s*\bBREAK\b\s*", text)
             for i, part in enumerate(parts):
                 found += [[BREAK, 1.0], [part, 1.0]] if i else [[part, 1.0]]
-    while begun:
-        close(begun[-1][0], ROUND if begun[-1][0] == "(" else SQUARE)
+    while open_brackets:
+        close(open_brackets[-1][0], ROUND if open_brackets[-1][0] == "(" else SQUARE)
     joined = []
     for text, weight in found:
         if joined and text is not BREAK and joined[-1][0] is not BREAK and joined[-1][1] == weight:

@@ -152,7 +152,7 @@ def test_any_missing_weight_is_named(sd1_copy, name):
 
 def test_a_missing_shortcut_is_found(sd1_copy):
     change(sd1_copy / UNET, lambda a: [a.pop(f"down_blocks.1.resnets.0.conv_shortcut.{k}") for k in ("weight", "bias")])
-    with pytest.raises(CheckpointError, match="down_blocks.1.resnets.0.conv2.weight gives .* a weight beside them is missing"):
+    with pytest.raises(CheckpointError, match="down_blocks.1.resnets.0.conv2.weight gives .* a weight next to them is missing"):
         minisd.load(sd1_copy)
 
 

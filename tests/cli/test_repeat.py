@@ -120,7 +120,7 @@ def test_the_web_uis_own_text(tmp_path):
 
 @pytest.mark.parametrize("text, message", [
     ("", "does not say how it was made"), ("a fox", "does not say how it was made"),
-    ("a\nSteps: 2, Denoising strength: 0.5", "made from another image"), ("a\nSteps: 2, Batch pos: 1", "drawn from one seed"),
+    ("a\nSteps: 2, Denoising strength: 0.5", "made from another image"), ("a\nSteps: 2, Batch pos: 1", "shared a generator"),
     ("a\nSteps: 2, Sampler: Restart", "'Restart', which minisd does not have"), ("a\nSteps: many", "Steps is 'many'")])
 def test_pictures_that_cannot_be_made_again(tmp_path, text, message):
     with pytest.raises(InputError, match=message):
