@@ -15,6 +15,7 @@ from PIL import Image
 from scenes import BACKGROUNDS, COUNTS, STYLES, WORDS, Scenes, held_out
 
 import minisd
+from minisd.diffusion.rng import TorchCPU, latent_noise
 
 PROMPTS = """a red apple on a blue background
 a fox
@@ -219,7 +220,13 @@ def pictures_of(pipe, prompts, seeds, steps, guidance, batch=24):
 
 
 def through_vae(pipe, pictures):
-    return np.concatenate([pipe.model.decode(pipe.encode(np.array(pictures[k:k + 24]), seed=0)) for k in range(0, len(pictures), 24)])
+    """Encoded, with samples drawn from seed 0, and decoded."""
+    found, c = [], pipe.model.vae_config
+    for k in range(0, len(pictures), 24):
+        pixels = np.array(pictures[k:k + 24])
+        shape = len(pixels), pixels.shape[1] // c.factor, pixels.shape[2] // c.factor, c.latent_channels
+        found.append(pipe.model.decode(pipe.model.encode(pixels, latent_noise(TorchCPU(0), shape))))
+    return np.concatenate(found)
 
 
 def percent(scores, measure):

@@ -1,4 +1,6 @@
 """A tokenizer on disk: what a diffusers folder says of it, as the arguments of prompt.tokenizer.Tokenizer."""
+from pathlib import Path
+
 from ..errors import CheckpointError
 from .files import read_json, read_text
 
@@ -10,6 +12,7 @@ def read_vocabulary(folder, length=None):
     tokenizer_config.json -> {"vocab": {token: id}, "merges": [(left, right)], "special": ..., "length": ..., "added": [...]}
 
     length: what the text encoder can take, if less.  Raises CheckpointError if the folder holds no CLIP tokenizer."""
+    folder = Path(folder)
     config, special_map = read_json(folder / "tokenizer_config.json"), read_json(folder / "special_tokens_map.json")
     if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
         vocab = read_json(folder / "vocab.json")
