@@ -18,7 +18,7 @@ NAMES = {"num_inference_steps": "--steps", "guidance_scale": "--guidance", "guid
          "noise_level": "--noise-level", "depth_map": "--depth", "controlnet=": "--controlnet", "low_memory": "--low-memory"}
 # What other programs call them: sd.cpp, AUTOMATIC1111, diffusers.
 ALIASES = {"--cfg": "--guidance", "--cfg-scale": "--guidance", "--guidance-scale": "--guidance", "--scale": "--guidance",
-           "--negative-prompt": "--negative", "--width": "--size", "--height": "--size", "--batch-count": "-n", "--num-images": "-n",
+           "--negative-prompt": "--negative", "--width": "--size", "--height": "--size", "--batch-count": "-n",
            "--scheduler": "--sampler", "--sampling-method": "--sampler", "--ckpt": "--model", "--checkpoint": "--model",
            "--ti": "--embedding", "--control-image": "--control", "--out": "--output", "--num-inference-steps": "--steps"}
 
@@ -121,7 +121,8 @@ def painting(p, own, size, steps=20, guidance=7.5):
     g.add_argument("--seed", type=int, metavar="N", help="start of the random numbers; same seed, same image (chosen and printed)")
     if size is not None:
         g.add_argument("--size", metavar="WxH", help=f"pixels, multiples of 8, or of 4 for the shipped model ({size})")
-    g.add_argument("-n", type=int, default=1, metavar="N", help="number of images, with seeds N, N+1, ... (%(default)s)")
+    g.add_argument("-n", "--num-images", dest="n", type=int, default=1, metavar="N",
+                   help="number of images; the k-th has the seed plus k (%(default)s)")
     g.add_argument("--grid", metavar="FILE", help="write all images into one contact sheet as well")
     g.add_argument("--preview", metavar="FILE", help="write here, after each step, what the image looks like so far")
     g.add_argument("--save-steps", metavar="GIF", help="write an animation of these previews")
