@@ -97,7 +97,7 @@ def test_progress(sd1, capsys):
 
 
 def test_samplers():
-    assert list(minisd.samplers())[:2] == ["ddim", "euler"] and len(minisd.samplers()) == 13
+    assert list(minisd.samplers())[:2] == ["ddim", "euler"] and len(minisd.samplers()) >= 13
     assert all(minisd.samplers().values())
 
 
