@@ -26,7 +26,7 @@ def encode(p, x, cfg):
     """Pixels (B,8H,8W,3) in [-1,1] -> mean and log-variance of the latent, side by side: (B,H,W,8)."""
     e = p.encoder
     x = conv2d(e.conv_in, x, pad=(1, 1))
-    for down in e.down_blocks:
+    for down in e.down_blocks:                               # 128 at 512x512, 256 at 256x256, 512 at 128x128, 512 at 64x64
         for r in down.resnets:
             x = resnet(r, x, None, cfg.groups, EPS)
         if "downsamplers" in down:                           # pads below and at the right only
@@ -48,8 +48,8 @@ def decode(p, latents, cfg):
     if cfg.post_quant:
         x = conv2d(p.post_quant_conv, x)
     d = p.decoder
-    x = middle(d.mid_block, conv2d(d.conv_in, x, pad=(1, 1)), cfg.groups)
-    for up in d.up_blocks:
+    x = middle(d.mid_block, conv2d(d.conv_in, x, pad=(1, 1)), cfg.groups)            # 4 -> 512 at 64x64
+    for up in d.up_blocks:                                   # 512 at 64x64, 512 at 128x128, 256 at 256x256, 128 at 512x512
         for r in up.resnets:
             x = resnet(r, x, None, cfg.groups, EPS)
         if "upsamplers" in up:
