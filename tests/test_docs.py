@@ -32,7 +32,7 @@ def test_python_blocks_run(name, tmp_path, monkeypatch):
         for key in model.split(", "):
             folder = MODELS[key](tmp_path / "path" / "to")
             if key != "canny":
-                change_json(folder / "unet" / "config.json", sample_size=8)          # pictures of 64x64 unless a block says otherwise
+                change_json(folder / "unet" / "config.json", sample_size=4)          # pictures of 32x32 unless a block says otherwise
     golden_checks.a_picture()[1].save(tmp_path / "hat.png")
     monkeypatch.chdir(tmp_path)
     space = {}
