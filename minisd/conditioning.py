@@ -62,12 +62,13 @@ def encode_with(encoder, prompts, clip_skip, weighted, xl, upload):
 
 
 def encode(encoders, prompts, clip_skip, weighted, xl, upload):
-    """B prompts -> {"context": (B,M,D)}, and of Stable Diffusion XL "text_embeds": (B,P).
+    """B prompts for each text encoder -> {"context": (B,M,D)}, and of Stable Diffusion XL "text_embeds": (B,P).
 
     clip_skip: the text encoder's layer, counted from the last, 1;  weighted: whether to read prompts as prompt/syntax.py says;  xl: as
     Stable Diffusion XL encodes them, else as 1 and 2;  upload: host array -> the device's"""
-    found = [encode_with(encoder, prompts, clip_skip, weighted, xl, upload) for encoder in encoders]
-    context = concat([z for z, _ in found]) if len(found) > 1 else found[0][0]
+    found = [encode_with(encoder, texts, clip_skip, weighted, xl, upload) for encoder, texts in zip(encoders, prompts)]
+    most = max(z.shape[1] for z, _ in found)
+    context = concat([lengthened(z, most) for z, _ in found]) if len(found) > 1 else found[0][0]
     return {"context": context, "text_embeds": found[-1][1]} if xl else {"context": context}
 
 
@@ -102,10 +103,15 @@ def joined(first, second):
     most = max(first["context"].shape[1], second["context"].shape[1])
 
     def fitted(name, a):
-        missing = most - a.shape[1] if name == "context" else 0
-        return a if not missing else xp_of(a).concatenate([a, a[:, -1:].repeat(missing, axis=1)], axis=1)
+        return lengthened(a, most) if name == "context" else a
 
     return {k: xp_of(a).concatenate([fitted(k, a), fitted(k, second[k])]) for k, a in first.items()}
+
+
+def lengthened(z, length):
+    """A context z (B,M,D), its last vector repeated -> (B,length,D)"""
+    missing = length - z.shape[1]
+    return z if not missing else xp_of(z).concatenate([z, z[:, -1:].repeat(missing, axis=1)], axis=1)
 
 
 # ---- what some models are given with the time ------------------------------------------------------------------
@@ -131,9 +137,12 @@ def time_ids(count, original_size, crops_coords_top_left, target_size, score=Non
     return np.array([[*original_size, *crops_coords_top_left, *last]], np.float32)
 
 
-def branches_of_time_ids(unet_config, pooled_width, s, width, height, negatives):
-    """The time_ids of each branch, `negatives` without the prompt and one with it: a list of (1,6 or 5).  s: Settings"""
+def time_ids_of_branches(unet_config, pooled_width, s, width, height):
+    """-> (the time_ids of a branch without the prompt, those of one with it), each (1,6 or 5).  s: Settings
+
+    A refiner's branch without the prompt has a crop of its own, (0, 0) unless told, as in diffusers."""
     count = (unet_config.projection_class_embeddings_input_dim - pooled_width) // unet_config.addition_time_embed_dim
-    size = height, width
-    scores = [s.negative_aesthetic_score] * negatives + [s.aesthetic_score]
-    return [time_ids(count, s.original_size or size, s.crops_coords_top_left, s.target_size or size, score) for score in scores]
+    original, target = s.original_size or (height, width), s.target_size or (height, width)
+    crop = s.negative_crops_coords_top_left or ((0, 0) if count == 5 else s.crops_coords_top_left)
+    return (time_ids(count, s.negative_original_size or original, crop, s.negative_target_size or target, s.negative_aesthetic_score),
+            time_ids(count, original, s.crops_coords_top_left, target, s.aesthetic_score))

@@ -9,8 +9,10 @@ import numpy as np
 from .backend import ops
 from .controlnets import Controls
 from .diffusion import guidance, rng, samplers
-from .errors import InputError, NumericalError
+from .errors import InputError, NumericalError, listed, warn
 from .image import tiles
+from .prompt.schedule import Scripts, without_extra_networks
+from .prompt.syntax import check_text
 from .settings import check_guidance, check_reading, generators, pair_prompts, seeds
 from .tasks import stop
 
@@ -61,11 +63,13 @@ class Run:
         self.width, self.height, f = width, height, model.vae_config.factor
         self.prompts, self.negatives = pair_prompts(prompt, negative_prompt, settings.num_images)
         check_reading(settings.clip_skip, settings.prompt_syntax, model.text_encoders[0].config.layers)
+        self.scripts = self.read_prompts(prompt)
         self.sampler = make_sampler(model, settings)
         self.seeds = seeds(settings.seed, len(self.prompts), settings.shared_generator)
         self.generators = generators(self.seeds, settings.rng)
         self.guidance_scale = self.check_guidance()
         self.shape = len(self.prompts), height // f, width // f, model.vae_config.latent_channels
+        self.latents = None if settings.latents is None else check_latents(settings.latents, self.shape)
         self.controls = Controls(model.controlnets, settings, width, height)
         self.last = len(self.sampler.timesteps) if settings.denoising_end is None else stop(self.sampler, settings.denoising_end)
         self.first = task.first_step(self)
@@ -76,6 +80,9 @@ class Run:
     def check_guidance(self):
         """The guidance scale, or None where the unet is called once a step."""
         scale, s = check_guidance(self.settings.guidance_scale, self.negatives), self.settings
+        if len(self.scripts.weights) > 1 and (scale is None or self.model.unet_config.is_lcm or self.task.image_guidance_scale is not None):
+            raise InputError("AND joins prompts by guidance, each against none: it needs a guidance_scale above 1, and neither "
+                             "instruct_pix2pix nor a latent consistency model; in small letters it is a word")
         if not self.model.unet_config.is_lcm:
             return scale
         check_guidance(1, self.negatives)                    # conditioned on the scale: a negative prompt has no effect
@@ -83,29 +90,67 @@ class Run:
             raise InputError("guidance_rescale: this model is conditioned on the guidance scale, there are no two predictions to rescale")
         return None
 
+    def read_prompts(self, prompt):
+        """Prompts, negative prompts and those of the second text encoder -> Scripts.  Warns of what is written in them and not read."""
+        s, count, xl = self.settings, self.settings.num_images, self.model.xl
+        second = []
+        for name, given in (("prompt_2", s.prompt_2), ("negative_prompt_2", s.negative_prompt_2)):
+            if given is not None and not xl:
+                raise InputError(f"{name} is for the second text encoder of Stable Diffusion XL; this model has one")
+            second.append(None if given is None else pair_prompts(prompt, given, count, name)[1])
+        if second[1] is not None and self.negatives is None:
+            raise InputError("negative_prompt_2 without negative_prompt: give both; negative_prompt may be ''")
+        given = [self.prompts, self.negatives, *second]
+        for text in (text for texts in given for text in texts or ()):
+            check_text(text)
+        reads = s.prompt_syntax == "a1111"
+        if reads:
+            found = [[without_extra_networks(text) for text in texts or ()] for texts in given]
+            names = list(dict.fromkeys(name for texts in found for _, names in texts for name in names))
+            if names:
+                warn(f"{listed(names)}: left out of the prompt, which cannot load files here; a LoRA is given with lora=")
+            given = [texts and [text for text, _ in left] for texts, left in zip(given, found)]
+        return Scripts(*given, reads=reads)
+
+    @property
+    def without(self):
+        """How many branches of guidance are without the prompt: the unet's batch has as many times the pictures before those with it."""
+        return 0 if self.guidance_scale is None else 1 if self.task.image_guidance_scale is None else 2
+
     @property
     def branches(self):
         """Of guidance: the unet's batch is so many times the pictures."""
-        return 1 if self.guidance_scale is None else 2 if self.task.image_guidance_scale is None else 3
+        return self.without + len(self.scripts.weights)
 
     def steps(self):
         """The run itself, a generator of Steps; the last one's latent is what to decode."""
         start = self.task.start(self)
-        conditioning = self.model.condition(self.prompts, self.negatives, self.branches, self.settings, self.width, self.height,
-                                            self.task.class_label)
+        conditioning = self.conditioning()
         with self.model.memory():
-            rows = self.branches * len(self.prompts)
-            self.controls.prepare(self.model.device.upload, self.model.dtype, rows, rows - len(self.prompts))
+            count = len(self.prompts)
+            self.controls.prepare(self.model.device.upload, self.model.dtype, self.branches * count, self.without * count)
         predict = GuidedPrediction(self, conditioning, self.channels(start))
         yield from denoise(predict, self.sampler, start.x, self.noise, self.first, start.blend, self.last)
+
+    def conditioning(self):
+        """The unet's conditioning at each call, a list; one for all calls at which the prompts say the same."""
+        each, found = self.sampler.calls_per_step, {}
+        says = [self.scripts.at((i - self.first) // each + 1, self.settings.num_inference_steps) for i in range(self.first, self.last)]
+        for said in dict.fromkeys(says):
+            found[said] = self.model.condition(said, self.without, self.settings, self.width, self.height, self.task.class_label)
+        return [found[said] for said in says]
 
     def channels(self, start):
         """The task's further channels, for each branch of guidance; the image's own branch is guided against zeros."""
         if start.channels is None:
             return None
-        if self.branches == 3:
+        if self.without == 2:
             return np.concatenate([0 * start.channels, start.channels, start.channels])
         return np.concatenate([start.channels] * self.branches)
+
+    def first_noise(self):
+        """The noise that the picture is made from: the caller's, or drawn."""
+        return self.noise() if self.latents is None else self.latents.astype(self.model.latent_dtype)
 
     def noise(self, shape=None):
         """Normal numbers of the latents' shape, or another (B,h,w,C), from this run's generators."""
@@ -118,36 +163,51 @@ class Run:
             if len(pixels) not in (1, self.shape[0]):
                 raise InputError(f"latents of {len(pixels)} pictures for {self.shape[0]} prompts; give one for each, or one for all")
             return np.broadcast_to(pixels.astype(self.model.latent_dtype), self.shape)
+        return np.broadcast_to(self.model.encode(pixels, self.encoders_noise()), self.shape)
+
+    def encoders_noise(self):
+        """Normal numbers that make a sample of the encoder's distribution, or None where there is none."""
         each = self.shape[0] if isinstance(self.generators, list) else 1
-        noise = self.noise((each, *self.shape[1:])) if self.model.encoder_is_stochastic else None
-        return np.broadcast_to(self.model.encode(pixels, noise), self.shape)
+        return self.noise((each, *self.shape[1:])) if self.model.encoder_is_stochastic else None
 
 
 @dataclass(frozen=True)
 class GuidedPrediction:
     """What the loop asks at each step: the unet on every branch of guidance, and their combination."""
     run: Run
-    conditioning: dict
+    conditioning: list
     channels: Any
 
     def __call__(self, x, t, i):
         """x (B,h,w,4), scaled for the unet; timestep; number of the step -> (B,h,w,4)"""
         run, scale, rescale = self.run, self.run.guidance_scale, self.run.settings.guidance_rescale
+        conditioning = self.conditioning[i - run.first]
         x = np.concatenate([x] * run.branches)
         if self.channels is not None:
             x = np.concatenate([x, self.channels], axis=-1)
         tile = run.task.tile
         if tile is not None and max(x.shape[1:3]) > tile:
-            piece = partial(run.model.predict_noise, t=t, conditioning=self.conditioning)
+            piece = partial(run.model.predict_noise, t=t, conditioning=conditioning)
             out = tiles.tiled(piece, x, tile, tile // 8)
         else:
             control = run.controls.at(i - run.first, len(run.sampler.timesteps) - run.first)
-            out = run.model.predict_noise(x, t, self.conditioning, control)
-        if run.branches == 1:
+            out = run.model.predict_noise(x, t, conditioning, control)
+        if run.without == 0:
             return out
-        if run.branches == 2:
+        if run.without == 2:
+            return guidance.by_prompt_and_image(out, scale, run.task.image_guidance_scale, rescale)
+        if run.scripts.weights == [[1.0] * len(run.prompts)]:
             return guidance.by_prompt(out, scale, rescale)
-        return guidance.by_prompt_and_image(out, scale, run.task.image_guidance_scale, rescale)
+        return guidance.by_prompts(out, scale, run.scripts.weights, rescale)
+
+
+def check_latents(latents, shape):
+    """The caller's noise as an array.  Raises InputError for another shape, or what is no number."""
+    found = np.asarray(latents) if isinstance(latents, (np.ndarray, list, tuple)) else np.empty(0, object)
+    if found.shape != shape or found.dtype.kind != "f" or not np.isfinite(found).all():
+        raise InputError(f"latents are {found.dtype} of shape {found.shape}; they must be finite floats of shape {shape}: noise of mean 0 "
+                         "and variance 1, (B,h,w,C)")
+    return found
 
 
 def make_sampler(model, settings):
@@ -155,4 +215,4 @@ def make_sampler(model, settings):
     as_it_is = model.xl or model.unet_config.is_lcm          # diffusers' pipelines for these take a scheduler's file as it is
     config = model.scheduler if as_it_is else samplers.corrected(model.scheduler, own=settings.sampler is None)
     return samplers.sampler(settings.sampler, config, settings.num_inference_steps, settings.sigmas, settings.eta,
-                            settings.timestep_spacing)
+                            settings.timestep_spacing, settings.original_inference_steps)

@@ -2,6 +2,7 @@
 
 Arrays come in and go out on the host; how a picture is made of these calls is for pipeline.py to say."""
 from contextlib import contextmanager, nullcontext
+from functools import reduce
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from .image import pixels as images
 from .image import tiles
 from .networks import controlnet, taesd, unet, vae
 from .networks.vae_config import TinyConfig
+from .prompt.syntax import check_text
 from .prompt.tokenizer import Tokenizer
 from .settings import check_reading
 
@@ -46,34 +48,42 @@ class Model:
 
     # ---- text ----
 
-    def encode_prompts(self, prompts, clip_skip=None, prompt_syntax="a1111"):
+    def encode_prompts(self, prompts, clip_skip=None, prompt_syntax="a1111", prompts_2=None):
         """list of B strings -> {"context": (B,M,D), and for Stable Diffusion XL "text_embeds": (B,P)}, on the device; the arguments as
-        Settings has them.  Warns, with the words, when a plain prompt is longer than fits, or when the model does not know them."""
+        Settings has them, but that [from:to:when], [one|other] and AND are for a run to read, see prompt/schedule.py.
+
+        prompts_2: for the last text encoder, where they are others.  Warns, with the words, when a plain prompt is longer than fits, or
+        when the model does not know them; raises InputError for a prompt that is endless, or no text."""
         check_reading(clip_skip, prompt_syntax, self.text_encoders[0].config.layers)
+        for prompt in (*prompts, *(prompts_2 or ())):
+            check_text(prompt)
         weighted = prompt_syntax == "a1111"
         if self.checkpoint.words is not None:
             conditioning.warn_of_unknown(prompts, set(self.checkpoint.words), weighted)
         with self.memory():
-            return conditioning.encode(self.text_encoders, prompts, clip_skip or (2 if self.xl else 1), weighted, self.xl,
+            texts = [prompts] * (len(self.text_encoders) - 1) + [prompts_2 or prompts]
+            return conditioning.encode(self.text_encoders, texts, clip_skip or (2 if self.xl else 1), weighted, self.xl,
                                        self.device.upload)
 
-    def condition(self, prompts, negatives, branches, s, width, height, class_label=None):
-        """The unet's conditioning for B pictures: B rows with the prompt, after B rows without it for each further branch of guidance.
+    def condition(self, says, without, s, width, height, class_label=None):
+        """The unet's conditioning for B pictures: B rows for each branch of guidance without the prompt, then B for each with one.
 
-        negatives: B strings, None for no negative prompt;  branches: 1 without guidance, 2 with the prompt's, 3 with the image's too
+        says: what the prompts say, as prompt/schedule.py has it;  without: number of branches without the prompt, 0 without guidance
         s: Settings;  class_label: where the model has them  ->  {name: array on the device}"""
-        found = with_prompt = self.encode_prompts(prompts, s.clip_skip, s.prompt_syntax)
-        if branches > 1:
+        encoded = [self.encode_prompts(prompts, s.clip_skip, s.prompt_syntax, second) for prompts, second in says.positives]
+        found = with_prompt = reduce(conditioning.joined, encoded)
+        batch = len(says.positives[0][0])
+        if without:
+            negatives, second = says.negatives
             if negatives is None and self.xl and self.checkpoint.index.get("force_zeros_for_empty_prompt", True):
-                without = conditioning.zeros_like(with_prompt)
+                empty = conditioning.zeros_like(encoded[0])
             else:
-                without = self.encode_prompts([""] * len(prompts) if negatives is None else negatives, s.clip_skip, s.prompt_syntax)
-            for _ in range(branches - 1):
-                found = conditioning.joined(without, found)
+                empty = self.encode_prompts([""] * batch if negatives is None else negatives, s.clip_skip, s.prompt_syntax, second)
+            found = reduce(conditioning.joined, [*[empty] * without, with_prompt])
         rows, more = len(found["context"]), {}
         if self.xl:
-            ids = conditioning.branches_of_time_ids(self.unet_config, found["text_embeds"].shape[-1], s, width, height, branches - 1)
-            more["time_ids"] = np.concatenate([np.repeat(i, len(prompts), axis=0) for i in ids])
+            ids = conditioning.time_ids_of_branches(self.unet_config, found["text_embeds"].shape[-1], s, width, height)
+            more["time_ids"] = np.concatenate([ids[0].repeat(without * batch, axis=0), ids[1].repeat(rows - without * batch, axis=0)])
         if self.unet_config.is_lcm:
             embedding = conditioning.guidance_embedding(s.guidance_scale, self.unet_config.time_cond_proj_dim, self.dtype)
             more["timestep_cond"] = np.repeat(embedding, rows, axis=0)

@@ -109,8 +109,8 @@ class Pipeline:
 
     @takes_settings
     def inpaint(self, prompt: str | list[str], image: Picture, mask_image: Picture | None = None, strength: float = 1.0,
-                negative_prompt: str | list[str] | None = None, *, pad: tuple[int, int, int, int] | None = None, output: str = "pil",
-                progress: Report = None, settings) -> Pictures:
+                negative_prompt: str | list[str] | None = None, *, pad: tuple[int, int, int, int] | None = None,
+                denoising_start: float | None = None, output: str = "pil", progress: Report = None, settings) -> Pictures:
         """The image with what mask_image marks, white, painted anew.
 
         By the unet itself if it reads a mask (9 channels), which may change the rest a little; else by putting the noised image back after
@@ -118,7 +118,16 @@ class Pipeline:
         image: as for img2img;  mask_image: likewise, in grey, of any size
         strength: share of the steps that are taken, above 0 to 1
         pad: (left, top, right, bottom) pixels to add around the image, which are painted too (outpainting)
+        denoising_start: 0 .. 1, in place of strength: go on where another model stopped, at its denoising_end, with `image` its latents
         prompt, negative_prompt, output, progress: as for txt2img"""
+        notes = {"Denoising strength": strength} if denoising_start is None else {"Denoising start": denoising_start}
+        if isinstance(image, np.ndarray) and image.ndim == 4:
+            if pad is not None:
+                raise InputError("pad is for images, not for latents")
+            size = self.size_of_latents(image, settings)
+            hole = images.mask_pixels(images.read_mask(mask_image, Image.new("RGB", size)), *size)
+            task = tasks.Inpaint(image, hole, strength, denoising_start)
+            return self.make(task, prompt, negative_prompt, settings, output, progress, size, notes)
         picture = images.read(image)
         mask = images.read_mask(mask_image, picture)
         if pad is not None:
@@ -127,8 +136,8 @@ class Pipeline:
         hole = images.mask_pixels(mask, *size)
         if not hole.any():
             raise InputError("nothing is to be painted: give a mask_image that is white where to paint, or pad")
-        task = tasks.Inpaint(images.pixels(picture, *size), hole, strength)
-        return self.make(task, prompt, negative_prompt, settings, output, progress, size, {"Denoising strength": strength})
+        task = tasks.Inpaint(images.pixels(picture, *size), hole, strength, denoising_start)
+        return self.make(task, prompt, negative_prompt, settings, output, progress, size, notes)
 
     @takes_settings
     def instruct_pix2pix(self, prompt: str | list[str], image: Picture, image_guidance_scale: float = 1.5,
@@ -201,7 +210,8 @@ class Pipeline:
             return array
         pictures = Images(images.to_pil(array))
         for k, picture in enumerate(pictures):
-            picture.info["parameters"] = metadata.parameters_text(*self.settings_of(run, picture, k, notes or {}))
+            made = self.settings_of(run, picture, k, notes or {})
+            picture.info.update(parameters=metadata.parameters_text(*made), minisd=metadata.settings_json(*made))
         return pictures[0] if len(pictures) == 1 and isinstance(prompt, str) else pictures
 
     def settings_of(self, run, picture, k, notes):

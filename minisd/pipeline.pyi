@@ -46,10 +46,17 @@ class Pipeline:
         prompt_syntax: str = 'a1111',
         rng: str = 'cpu',
         shared_generator: bool = False,
+        latents: Any = None,
+        original_inference_steps: int | None = None,
         denoising_end: float | None = None,
         original_size: tuple[int, int] | None = None,
         crops_coords_top_left: tuple[int, int] = (0, 0),
         target_size: tuple[int, int] | None = None,
+        negative_original_size: tuple[int, int] | None = None,
+        negative_crops_coords_top_left: tuple[int, int] | None = None,
+        negative_target_size: tuple[int, int] | None = None,
+        prompt_2: str | list[str] | None = None,
+        negative_prompt_2: str | list[str] | None = None,
         aesthetic_score: float = 6.0,
         negative_aesthetic_score: float = 2.5,
         control_image: Any = None,
@@ -81,10 +88,17 @@ class Pipeline:
             prompt_syntax: 'a1111' reads (weights:1.2), BREAK and prompts of any length; 'plain' as diffusers does ('a1111')
             rng: whose random numbers: 'cpu' as torch.Generator('cpu'), 'cuda' as a CUDA generator ('cpu')
             shared_generator: draw all pictures from one generator, as diffusers does when given a single one (False)
+            latents: noise (B,h,w,4) of mean 0 and variance 1 to start from, in place of what the seed draws (None)
+            original_inference_steps: lcm: the steps that its model was distilled from; None = as the model says (None)
             denoising_end: 0 .. 1, stop there, for a refiner to go on from the latent (None)
             original_size: SDXL: (height, width) of the training image; None = the picture's (None)
             crops_coords_top_left: SDXL: (top, left) of the crop ((0, 0))
             target_size: SDXL: (height, width) to make; None = the picture's (None)
+            negative_original_size: SDXL: likewise, for the negative prompt; None = as original_size (None)
+            negative_crops_coords_top_left: SDXL: likewise; None = as crops_coords_top_left, or (0, 0) for its refiner (None)
+            negative_target_size: SDXL: likewise; None = as target_size (None)
+            prompt_2: SDXL: the prompt for its second text encoder; None = the same (None)
+            negative_prompt_2: SDXL: likewise, the negative prompt; None = the same (None)
             aesthetic_score: SDXL refiner: 1 .. 10 (6.0)
             negative_aesthetic_score: SDXL refiner: 1 .. 10, for the negative prompt (2.5)
             control_image: the ControlNet's image, or a list with one for each (None)
@@ -115,10 +129,17 @@ class Pipeline:
         prompt_syntax: str = 'a1111',
         rng: str = 'cpu',
         shared_generator: bool = False,
+        latents: Any = None,
+        original_inference_steps: int | None = None,
         denoising_end: float | None = None,
         original_size: tuple[int, int] | None = None,
         crops_coords_top_left: tuple[int, int] = (0, 0),
         target_size: tuple[int, int] | None = None,
+        negative_original_size: tuple[int, int] | None = None,
+        negative_crops_coords_top_left: tuple[int, int] | None = None,
+        negative_target_size: tuple[int, int] | None = None,
+        prompt_2: str | list[str] | None = None,
+        negative_prompt_2: str | list[str] | None = None,
         aesthetic_score: float = 6.0,
         negative_aesthetic_score: float = 2.5,
         control_image: Any = None,
@@ -147,10 +168,17 @@ class Pipeline:
             prompt_syntax: 'a1111' reads (weights:1.2), BREAK and prompts of any length; 'plain' as diffusers does ('a1111')
             rng: whose random numbers: 'cpu' as torch.Generator('cpu'), 'cuda' as a CUDA generator ('cpu')
             shared_generator: draw all pictures from one generator, as diffusers does when given a single one (False)
+            latents: noise (B,h,w,4) of mean 0 and variance 1 to start from, in place of what the seed draws (None)
+            original_inference_steps: lcm: the steps that its model was distilled from; None = as the model says (None)
             denoising_end: 0 .. 1, stop there, for a refiner to go on from the latent (None)
             original_size: SDXL: (height, width) of the training image; None = the picture's (None)
             crops_coords_top_left: SDXL: (top, left) of the crop ((0, 0))
             target_size: SDXL: (height, width) to make; None = the picture's (None)
+            negative_original_size: SDXL: likewise, for the negative prompt; None = as original_size (None)
+            negative_crops_coords_top_left: SDXL: likewise; None = as crops_coords_top_left, or (0, 0) for its refiner (None)
+            negative_target_size: SDXL: likewise; None = as target_size (None)
+            prompt_2: SDXL: the prompt for its second text encoder; None = the same (None)
+            negative_prompt_2: SDXL: likewise, the negative prompt; None = the same (None)
             aesthetic_score: SDXL refiner: 1 .. 10 (6.0)
             negative_aesthetic_score: SDXL refiner: 1 .. 10, for the negative prompt (2.5)
             control_image: the ControlNet's image, or a list with one for each (None)
@@ -186,10 +214,17 @@ class Pipeline:
         prompt_syntax: str = 'a1111',
         rng: str = 'cpu',
         shared_generator: bool = False,
+        latents: Any = None,
+        original_inference_steps: int | None = None,
         denoising_end: float | None = None,
         original_size: tuple[int, int] | None = None,
         crops_coords_top_left: tuple[int, int] = (0, 0),
         target_size: tuple[int, int] | None = None,
+        negative_original_size: tuple[int, int] | None = None,
+        negative_crops_coords_top_left: tuple[int, int] | None = None,
+        negative_target_size: tuple[int, int] | None = None,
+        prompt_2: str | list[str] | None = None,
+        negative_prompt_2: str | list[str] | None = None,
         aesthetic_score: float = 6.0,
         negative_aesthetic_score: float = 2.5,
         control_image: Any = None,
@@ -222,10 +257,17 @@ class Pipeline:
             prompt_syntax: 'a1111' reads (weights:1.2), BREAK and prompts of any length; 'plain' as diffusers does ('a1111')
             rng: whose random numbers: 'cpu' as torch.Generator('cpu'), 'cuda' as a CUDA generator ('cpu')
             shared_generator: draw all pictures from one generator, as diffusers does when given a single one (False)
+            latents: noise (B,h,w,4) of mean 0 and variance 1 to start from, in place of what the seed draws (None)
+            original_inference_steps: lcm: the steps that its model was distilled from; None = as the model says (None)
             denoising_end: 0 .. 1, stop there, for a refiner to go on from the latent (None)
             original_size: SDXL: (height, width) of the training image; None = the picture's (None)
             crops_coords_top_left: SDXL: (top, left) of the crop ((0, 0))
             target_size: SDXL: (height, width) to make; None = the picture's (None)
+            negative_original_size: SDXL: likewise, for the negative prompt; None = as original_size (None)
+            negative_crops_coords_top_left: SDXL: likewise; None = as crops_coords_top_left, or (0, 0) for its refiner (None)
+            negative_target_size: SDXL: likewise; None = as target_size (None)
+            prompt_2: SDXL: the prompt for its second text encoder; None = the same (None)
+            negative_prompt_2: SDXL: likewise, the negative prompt; None = the same (None)
             aesthetic_score: SDXL refiner: 1 .. 10 (6.0)
             negative_aesthetic_score: SDXL refiner: 1 .. 10, for the negative prompt (2.5)
             control_image: the ControlNet's image, or a list with one for each (None)
@@ -245,6 +287,7 @@ class Pipeline:
         negative_prompt: str | list[str] | None = None,
         *,
         pad: tuple[int, int, int, int] | None = None,
+        denoising_start: float | None = None,
         output: str = 'pil',
         progress: Report = None,
         num_inference_steps: int = 20,
@@ -262,10 +305,17 @@ class Pipeline:
         prompt_syntax: str = 'a1111',
         rng: str = 'cpu',
         shared_generator: bool = False,
+        latents: Any = None,
+        original_inference_steps: int | None = None,
         denoising_end: float | None = None,
         original_size: tuple[int, int] | None = None,
         crops_coords_top_left: tuple[int, int] = (0, 0),
         target_size: tuple[int, int] | None = None,
+        negative_original_size: tuple[int, int] | None = None,
+        negative_crops_coords_top_left: tuple[int, int] | None = None,
+        negative_target_size: tuple[int, int] | None = None,
+        prompt_2: str | list[str] | None = None,
+        negative_prompt_2: str | list[str] | None = None,
         aesthetic_score: float = 6.0,
         negative_aesthetic_score: float = 2.5,
         control_image: Any = None,
@@ -281,6 +331,7 @@ class Pipeline:
         image: as for img2img;  mask_image: likewise, in grey, of any size
         strength: share of the steps that are taken, above 0 to 1
         pad: (left, top, right, bottom) pixels to add around the image, which are painted too (outpainting)
+        denoising_start: 0 .. 1, in place of strength: go on where another model stopped, at its denoising_end, with `image` its latents
         prompt, negative_prompt, output, progress: as for txt2img
 
         Settings of every task:
@@ -299,10 +350,17 @@ class Pipeline:
             prompt_syntax: 'a1111' reads (weights:1.2), BREAK and prompts of any length; 'plain' as diffusers does ('a1111')
             rng: whose random numbers: 'cpu' as torch.Generator('cpu'), 'cuda' as a CUDA generator ('cpu')
             shared_generator: draw all pictures from one generator, as diffusers does when given a single one (False)
+            latents: noise (B,h,w,4) of mean 0 and variance 1 to start from, in place of what the seed draws (None)
+            original_inference_steps: lcm: the steps that its model was distilled from; None = as the model says (None)
             denoising_end: 0 .. 1, stop there, for a refiner to go on from the latent (None)
             original_size: SDXL: (height, width) of the training image; None = the picture's (None)
             crops_coords_top_left: SDXL: (top, left) of the crop ((0, 0))
             target_size: SDXL: (height, width) to make; None = the picture's (None)
+            negative_original_size: SDXL: likewise, for the negative prompt; None = as original_size (None)
+            negative_crops_coords_top_left: SDXL: likewise; None = as crops_coords_top_left, or (0, 0) for its refiner (None)
+            negative_target_size: SDXL: likewise; None = as target_size (None)
+            prompt_2: SDXL: the prompt for its second text encoder; None = the same (None)
+            negative_prompt_2: SDXL: likewise, the negative prompt; None = the same (None)
             aesthetic_score: SDXL refiner: 1 .. 10 (6.0)
             negative_aesthetic_score: SDXL refiner: 1 .. 10, for the negative prompt (2.5)
             control_image: the ControlNet's image, or a list with one for each (None)
@@ -337,10 +395,17 @@ class Pipeline:
         prompt_syntax: str = 'a1111',
         rng: str = 'cpu',
         shared_generator: bool = False,
+        latents: Any = None,
+        original_inference_steps: int | None = None,
         denoising_end: float | None = None,
         original_size: tuple[int, int] | None = None,
         crops_coords_top_left: tuple[int, int] = (0, 0),
         target_size: tuple[int, int] | None = None,
+        negative_original_size: tuple[int, int] | None = None,
+        negative_crops_coords_top_left: tuple[int, int] | None = None,
+        negative_target_size: tuple[int, int] | None = None,
+        prompt_2: str | list[str] | None = None,
+        negative_prompt_2: str | list[str] | None = None,
         aesthetic_score: float = 6.0,
         negative_aesthetic_score: float = 2.5,
         control_image: Any = None,
@@ -371,10 +436,17 @@ class Pipeline:
             prompt_syntax: 'a1111' reads (weights:1.2), BREAK and prompts of any length; 'plain' as diffusers does ('a1111')
             rng: whose random numbers: 'cpu' as torch.Generator('cpu'), 'cuda' as a CUDA generator ('cpu')
             shared_generator: draw all pictures from one generator, as diffusers does when given a single one (False)
+            latents: noise (B,h,w,4) of mean 0 and variance 1 to start from, in place of what the seed draws (None)
+            original_inference_steps: lcm: the steps that its model was distilled from; None = as the model says (None)
             denoising_end: 0 .. 1, stop there, for a refiner to go on from the latent (None)
             original_size: SDXL: (height, width) of the training image; None = the picture's (None)
             crops_coords_top_left: SDXL: (top, left) of the crop ((0, 0))
             target_size: SDXL: (height, width) to make; None = the picture's (None)
+            negative_original_size: SDXL: likewise, for the negative prompt; None = as original_size (None)
+            negative_crops_coords_top_left: SDXL: likewise; None = as crops_coords_top_left, or (0, 0) for its refiner (None)
+            negative_target_size: SDXL: likewise; None = as target_size (None)
+            prompt_2: SDXL: the prompt for its second text encoder; None = the same (None)
+            negative_prompt_2: SDXL: likewise, the negative prompt; None = the same (None)
             aesthetic_score: SDXL refiner: 1 .. 10 (6.0)
             negative_aesthetic_score: SDXL refiner: 1 .. 10, for the negative prompt (2.5)
             control_image: the ControlNet's image, or a list with one for each (None)
@@ -410,10 +482,17 @@ class Pipeline:
         prompt_syntax: str = 'a1111',
         rng: str = 'cpu',
         shared_generator: bool = False,
+        latents: Any = None,
+        original_inference_steps: int | None = None,
         denoising_end: float | None = None,
         original_size: tuple[int, int] | None = None,
         crops_coords_top_left: tuple[int, int] = (0, 0),
         target_size: tuple[int, int] | None = None,
+        negative_original_size: tuple[int, int] | None = None,
+        negative_crops_coords_top_left: tuple[int, int] | None = None,
+        negative_target_size: tuple[int, int] | None = None,
+        prompt_2: str | list[str] | None = None,
+        negative_prompt_2: str | list[str] | None = None,
         aesthetic_score: float = 6.0,
         negative_aesthetic_score: float = 2.5,
         control_image: Any = None,
@@ -444,10 +523,17 @@ class Pipeline:
             prompt_syntax: 'a1111' reads (weights:1.2), BREAK and prompts of any length; 'plain' as diffusers does ('a1111')
             rng: whose random numbers: 'cpu' as torch.Generator('cpu'), 'cuda' as a CUDA generator ('cpu')
             shared_generator: draw all pictures from one generator, as diffusers does when given a single one (False)
+            latents: noise (B,h,w,4) of mean 0 and variance 1 to start from, in place of what the seed draws (None)
+            original_inference_steps: lcm: the steps that its model was distilled from; None = as the model says (None)
             denoising_end: 0 .. 1, stop there, for a refiner to go on from the latent (None)
             original_size: SDXL: (height, width) of the training image; None = the picture's (None)
             crops_coords_top_left: SDXL: (top, left) of the crop ((0, 0))
             target_size: SDXL: (height, width) to make; None = the picture's (None)
+            negative_original_size: SDXL: likewise, for the negative prompt; None = as original_size (None)
+            negative_crops_coords_top_left: SDXL: likewise; None = as crops_coords_top_left, or (0, 0) for its refiner (None)
+            negative_target_size: SDXL: likewise; None = as target_size (None)
+            prompt_2: SDXL: the prompt for its second text encoder; None = the same (None)
+            negative_prompt_2: SDXL: likewise, the negative prompt; None = the same (None)
             aesthetic_score: SDXL refiner: 1 .. 10 (6.0)
             negative_aesthetic_score: SDXL refiner: 1 .. 10, for the negative prompt (2.5)
             control_image: the ControlNet's image, or a list with one for each (None)
@@ -481,10 +567,17 @@ class Pipeline:
         prompt_syntax: str = 'a1111',
         rng: str = 'cpu',
         shared_generator: bool = False,
+        latents: Any = None,
+        original_inference_steps: int | None = None,
         denoising_end: float | None = None,
         original_size: tuple[int, int] | None = None,
         crops_coords_top_left: tuple[int, int] = (0, 0),
         target_size: tuple[int, int] | None = None,
+        negative_original_size: tuple[int, int] | None = None,
+        negative_crops_coords_top_left: tuple[int, int] | None = None,
+        negative_target_size: tuple[int, int] | None = None,
+        prompt_2: str | list[str] | None = None,
+        negative_prompt_2: str | list[str] | None = None,
         aesthetic_score: float = 6.0,
         negative_aesthetic_score: float = 2.5,
         control_image: Any = None,
@@ -515,10 +608,17 @@ class Pipeline:
             prompt_syntax: 'a1111' reads (weights:1.2), BREAK and prompts of any length; 'plain' as diffusers does ('a1111')
             rng: whose random numbers: 'cpu' as torch.Generator('cpu'), 'cuda' as a CUDA generator ('cpu')
             shared_generator: draw all pictures from one generator, as diffusers does when given a single one (False)
+            latents: noise (B,h,w,4) of mean 0 and variance 1 to start from, in place of what the seed draws (None)
+            original_inference_steps: lcm: the steps that its model was distilled from; None = as the model says (None)
             denoising_end: 0 .. 1, stop there, for a refiner to go on from the latent (None)
             original_size: SDXL: (height, width) of the training image; None = the picture's (None)
             crops_coords_top_left: SDXL: (top, left) of the crop ((0, 0))
             target_size: SDXL: (height, width) to make; None = the picture's (None)
+            negative_original_size: SDXL: likewise, for the negative prompt; None = as original_size (None)
+            negative_crops_coords_top_left: SDXL: likewise; None = as crops_coords_top_left, or (0, 0) for its refiner (None)
+            negative_target_size: SDXL: likewise; None = as target_size (None)
+            prompt_2: SDXL: the prompt for its second text encoder; None = the same (None)
+            negative_prompt_2: SDXL: likewise, the negative prompt; None = the same (None)
             aesthetic_score: SDXL refiner: 1 .. 10 (6.0)
             negative_aesthetic_score: SDXL refiner: 1 .. 10, for the negative prompt (2.5)
             control_image: the ControlNet's image, or a list with one for each (None)

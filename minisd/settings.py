@@ -39,10 +39,18 @@ class Settings:
     prompt_syntax: str = setting("a1111", "'a1111' reads (weights:1.2), BREAK and prompts of any length; 'plain' as diffusers does")
     rng: str = setting("cpu", "whose random numbers: 'cpu' as torch.Generator('cpu'), 'cuda' as a CUDA generator")
     shared_generator: bool = setting(False, "draw all pictures from one generator, as diffusers does when given a single one")
+    latents: Any = setting(None, "noise (B,h,w,4) of mean 0 and variance 1 to start from, in place of what the seed draws")
+    original_inference_steps: int | None = setting(None, "lcm: the steps that its model was distilled from; None = as the model says")
     denoising_end: float | None = setting(None, "0 .. 1, stop there, for a refiner to go on from the latent")
     original_size: tuple[int, int] | None = setting(None, "SDXL: (height, width) of the training image; None = the picture's")
     crops_coords_top_left: tuple[int, int] = setting((0, 0), "SDXL: (top, left) of the crop")
     target_size: tuple[int, int] | None = setting(None, "SDXL: (height, width) to make; None = the picture's")
+    negative_original_size: tuple[int, int] | None = setting(None, "SDXL: likewise, for the negative prompt; None = as original_size")
+    negative_crops_coords_top_left: tuple[int, int] | None = setting(
+        None, "SDXL: likewise; None = as crops_coords_top_left, or (0, 0) for its refiner")
+    negative_target_size: tuple[int, int] | None = setting(None, "SDXL: likewise; None = as target_size")
+    prompt_2: str | list[str] | None = setting(None, "SDXL: the prompt for its second text encoder; None = the same")
+    negative_prompt_2: str | list[str] | None = setting(None, "SDXL: likewise, the negative prompt; None = the same")
     aesthetic_score: float = setting(6.0, "SDXL refiner: 1 .. 10")
     negative_aesthetic_score: float = setting(2.5, "SDXL refiner: 1 .. 10, for the negative prompt")
     control_image: Any = setting(None, "the ControlNet's image, or a list with one for each")
@@ -64,9 +72,10 @@ class Settings:
         return self
 
     def changed(self):
-        """{name: value} of those that are not at their defaults; lists as tuples."""
+        """{name: value} of those that are not at their defaults, but for latents; lists as tuples."""
         values = {f.name: (getattr(self, f.name), f.default) for f in dataclasses.fields(self)}
-        return {name: value for name, (value, default) in values.items() if (tuple(value) if isinstance(value, list) else value) != default}
+        return {name: value for name, (value, default) in values.items()
+                if name != "latents" and (tuple(value) if isinstance(value, list) else value) != default}
 
 
 # What other programs call some of them.
@@ -124,8 +133,10 @@ def is_number(value):
     return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def pair_prompts(prompt, negative_prompt, num_images):
-    """One prompt and one negative prompt for each picture: lists of the same length.  None is no negative prompt at all."""
+def pair_prompts(prompt, negative_prompt, num_images, name="negative_prompt"):
+    """One prompt and one negative prompt for each picture: lists of the same length.  None is no negative prompt at all.
+
+    name: what the second is called, where it is another that goes with a prompt"""
     prompts = [prompt] if isinstance(prompt, str) else prompt
     if not isinstance(prompts, (list, tuple)) or not prompts or not all(isinstance(p, str) for p in prompts):
         raise InputError(f"prompt is {prompt!r}; it must be a string or a list of strings")
@@ -135,9 +146,9 @@ def pair_prompts(prompt, negative_prompt, num_images):
         return [p for p in prompts for _ in range(num_images)], None
     negatives = [negative_prompt] * len(prompts) if isinstance(negative_prompt, str) else negative_prompt
     if not isinstance(negatives, (list, tuple)) or not all(isinstance(n, str) for n in negatives):
-        raise InputError(f"negative_prompt is {negative_prompt!r}; it must be a string or a list of strings")
+        raise InputError(f"{name} is {negative_prompt!r}; it must be a string or a list of strings")
     if len(negatives) != len(prompts):
-        raise InputError(f"{len(prompts)} prompts, but {len(negatives)} negative prompts; give one for each, or one for all")
+        raise InputError(f"{len(prompts)} prompts, but {len(negatives)} of {name}; give one for each, or one for all")
     return [p for p in prompts for _ in range(num_images)], [n for n in negatives for _ in range(num_images)]
 
 

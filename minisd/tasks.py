@@ -38,7 +38,7 @@ class Txt2Img(Task):
         return 0
 
     def start(self, run):
-        return Start(run.noise() * float(run.sampler.init_sigma))
+        return Start(run.first_noise() * float(run.sampler.init_sigma))
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Img2Img(Task):
 
     def start(self, run):
         x0 = run.encode(self.pixels)                         # the encoder's sample is drawn before the noise
-        return Start(x0 if self.denoising_start is not None else run.sampler.add_noise(x0, run.noise(), run.first))
+        return Start(x0 if self.denoising_start is not None else run.sampler.add_noise(x0, run.first_noise(), run.first))
 
 
 @dataclass(frozen=True)
@@ -71,14 +71,21 @@ class Inpaint(Task):
     """From an image (1,H,W,3) in [0,1] and a mask (1,H,W,1), 1 where it is to be painted.   [LDM] section 4.5.
 
     A unet of 9 channels reads the mask and the image without what it hides; with any other, what is not to be painted is put back after
-    each step, noised to the level reached."""
+    each step, noised to the level reached.
+    denoising_start: in place of strength: the image, or latents (B,h,w,4) of a model that painted until there, are noisy already;  such
+    latents are denoised whole, for what the mask keeps was put back into them with its noise"""
     pixels: Any
     mask: Any
     strength: float
+    denoising_start: float | None = None
 
     def first_step(self, run):
         if not self.reads_mask(run):
             require_channels(run.model, "inpaint", run.model.vae_config.latent_channels)
+        elif self.pixels.shape[-1] != 3:
+            raise InputError("this unet reads the image behind the mask, which latents do not have: give the image itself")
+        if self.denoising_start is not None:
+            return resume(run.sampler, self.denoising_start)
         return first_step(run.sampler, run.settings.num_inference_steps, self.strength)
 
     def reads_mask(self, run):
@@ -87,13 +94,18 @@ class Inpaint(Task):
     def start(self, run):
         reads_mask, f = self.reads_mask(run), run.model.vae_config.factor
         small = self.mask[:, ::f, ::f].astype(run.model.latent_dtype)                # the nearest pixel
-        x0 = None if reads_mask and self.strength == 1 else run.encode(self.pixels)
-        noise = run.noise()
-        x = noise * float(run.sampler.init_sigma) if self.strength == 1 else run.sampler.add_noise(x0, noise, run.first)
-        if not reads_mask:
-            return Start(x, blend=Blend(small, x0, noise, run.sampler))
-        masked = run.encode(np.where(self.mask > 0, 0.5, self.pixels))               # grey, 0 of [-1,1]
-        return Start(x, np.concatenate([np.broadcast_to(small, (*run.shape[:3], 1)), masked], axis=-1))
+        from_noise = self.strength == 1 and self.denoising_start is None
+        x0 = None if reads_mask and from_noise else run.encode(self.pixels)
+        noise = run.first_noise()
+        x = noise * float(run.sampler.init_sigma) if from_noise else x0 if self.denoising_start is not None else run.sampler.add_noise(
+            x0, noise, run.first)
+        if reads_mask:
+            masked = run.encode(np.where(self.mask > 0, 0.5, self.pixels))           # grey, 0 of [-1,1]
+            return Start(x, np.concatenate([np.broadcast_to(small, (*run.shape[:3], 1)), masked], axis=-1))
+        if self.pixels.shape[-1] != 3:
+            return Start(x)
+        run.encoders_noise()                                 # the reference encodes the masked image all the same, and drops it
+        return Start(x, blend=Blend(small, x0, noise, run.sampler))
 
 
 @dataclass(frozen=True)
@@ -123,7 +135,7 @@ class InstructPix2Pix(Task):
 
     def start(self, run):
         image = run.model.encode(self.pixels) / run.model.vae_config.scaling_factor          # unscaled, as it was trained
-        return Start(run.noise() * float(run.sampler.init_sigma), np.broadcast_to(image, run.shape))
+        return Start(run.first_noise() * float(run.sampler.init_sigma), np.broadcast_to(image, run.shape))
 
 
 @dataclass(frozen=True)
@@ -140,7 +152,7 @@ class Depth2Img(Task):
     def start(self, run):
         x0 = run.encode(self.pixels)
         channels = np.broadcast_to(self.depth.astype(run.model.latent_dtype), (*run.shape[:3], 1))
-        return Start(run.sampler.add_noise(x0, run.noise(), run.first), channels)
+        return Start(run.sampler.add_noise(x0, run.first_noise(), run.first), channels)
 
 
 @dataclass(frozen=True)
@@ -171,7 +183,7 @@ class Upscale(Task):
         each = len(run.generators) if isinstance(run.generators, list) else 1
         noise = run.noise((each, *self.pixels.shape[1:]))    # drawn before the latents'
         small = abar**0.5 * (2 * self.pixels.astype(noise.dtype) - 1) + (1 - abar) ** 0.5 * noise
-        x = run.noise() * float(run.sampler.init_sigma)
+        x = run.first_noise() * float(run.sampler.init_sigma)
         return Start(x, np.broadcast_to(small, (*run.shape[:3], 3)))
 
 
@@ -189,9 +201,15 @@ def first_step(sampler, steps, strength):
     taken = min(int(steps * strength), steps)
     if taken == 0:
         raise InputError(f"strength {strength:g} of {steps} steps is less than one step; use more of either")
-    if taken < steps and len(getattr(sampler, "prk", ())):
-        raise InputError("pndm with Runge-Kutta steps cannot start in the middle; use another sampler, or strength 1")
+    if taken < steps:
+        require_middle(sampler)
     return (steps - taken) * sampler.calls_per_step
+
+
+def require_middle(sampler):
+    """Raises InputError for a sampler that cannot start in the middle."""
+    if len(getattr(sampler, "prk", ())):
+        raise InputError("pndm with Runge-Kutta steps cannot start in the middle; use another sampler, or all steps")
 
 
 def stop(sampler, share):
@@ -208,6 +226,7 @@ def resume(sampler, share):
     """The number of the step with which such another run starts.  Raises InputError for a share that leaves it none."""
     if not is_number(share) or not 0 < share < 1:
         raise InputError(f"denoising_start is {share!r}; it must be a number above 0 and below 1")
+    require_middle(sampler)
     first = steps_above(sampler, share)
     if first == len(sampler.timesteps):
         raise InputError(f"denoising_start {share:g} leaves no step of {first}; use less, or more steps")

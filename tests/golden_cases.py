@@ -82,6 +82,7 @@ PIPELINES["bare"] = (("text_sd1", "unet_sd1", "vae"), dict(_class_name="DDIMSche
                      dict(prompt="a cat", negative_prompt="", num_inference_steps=3, guidance_scale=3.0, seed=5, width=64,
                           height=64, num_images=1))
 
+STOCHASTIC = "ddpm", "euler_a", "dpm2_a", "dpmpp_2m_sde", "lcm"
 # other tasks -> (pipeline above, task, channels that the unet takes, arguments)
 A_FOX = dict(prompt="a photo of a fox", negative_prompt="blurry", num_inference_steps=5, guidance_scale=6.0, seed=7, width=72, height=56,
              num_images=1)
@@ -94,7 +95,7 @@ TASKS = {
     "inpaint 9 half": ("sd2", "inpaint", 9, dict(A_FOX, strength=0.5, sampler="dpmpp_2m")),
     **{f"img2img {s}": ("sd2", "img2img", 4, dict(A_FOX, strength=0.6, sampler=s))
        for s in ("ddpm", "ddim", "euler", "euler_a", "heun", "dpm2", "dpm2_a", "dpmpp_2m", "dpmpp_2m_sde", "unipc")},
-    **{f"inpaint {s}": ("sd2", "inpaint", 4, dict(A_FOX, strength=0.8, sampler=s)) for s in ("ddim", "euler", "heun", "unipc")},
+    **{f"inpaint {s}": ("sd2", "inpaint", 4, dict(A_FOX, strength=0.8, sampler=s)) for s in ("ddim", "euler", "heun", "dpm2", "unipc", *STOCHASTIC)},
 }
 
 # Other families: name -> (the reference's kind of pipeline, models, scheduler_config.json, what model_index.json says besides)
@@ -125,15 +126,28 @@ RUNS = {
     "xl negative": ("xl", "txt2img", [], 4, dict(A_CASTLE, negative_prompt="blurry", original_size=(40, 30), target_size=(64, 96),
                                                  crops_coords_top_left=(3, 5), guidance_rescale=0.6)),
     "xl skip": ("xl", "txt2img", [], 4, dict(A_CASTLE, clip_skip=3, sampler="dpmpp_2m")),
+    "xl other prompts": ("xl", "txt2img", [], 4, dict(A_CASTLE, prompt_2="in fog", negative_prompt="blurry", negative_prompt_2="red")),
+    "xl negative sizes": ("xl", "txt2img", [], 4, dict(A_CASTLE, negative_prompt="", negative_original_size=(40, 30),
+                                                       negative_target_size=(64, 96), negative_crops_coords_top_left=(3, 5))),
+    "xl given noise": ("xl", "txt2img", [], 4, dict(A_CASTLE, latents="drawn", sampler="euler_a")),
     "xl img2img": ("xl", "img2img", [], 4, dict(A_CASTLE, strength=0.7)),
     "xl inpaint": ("xl", "inpaint", [], 4, dict(A_CASTLE, strength=0.9)),
+    **{f"xl inpaint {s}": ("xl", "inpaint", [], 4, dict(A_CASTLE, strength=0.9, sampler=s)) for s in STOCHASTIC},
+    "xl inpaint all": ("xl", "inpaint", [], 4, dict(A_CASTLE, strength=1.0, num_images=2, sampler="euler_a")),
+    "xl inpaint on": ("xl", "inpaint", [], 4, dict(A_CASTLE, denoising_start=0.5, sampler="ddim")),
     "xl inpaint 9": ("xl", "inpaint", [], 9, dict(A_CASTLE, strength=1.0)),
     "xl pix2pix": ("xl", "instruct_pix2pix", [], 8, dict(A_CASTLE, negative_prompt="blurry", image_guidance_scale=1.3)),
     "refiner": ("refiner", "img2img", [], 4, dict(A_CASTLE, strength=0.7, negative_prompt="blurry", aesthetic_score=7.0,
                                                   negative_aesthetic_score=2.0)),
+    "refiner crop": ("refiner", "img2img", [], 4, dict(A_CASTLE, strength=0.7, crops_coords_top_left=(30, 50))),
+    "refiner negative sizes": ("refiner", "img2img", [], 4, dict(A_CASTLE, strength=0.7, crops_coords_top_left=(30, 50),
+                                                                 negative_original_size=(40, 30),
+                                                                 negative_crops_coords_top_left=(3, 5))),
     "turbo": ("turbo", "txt2img", [], 4, dict(A_CASTLE, num_inference_steps=1, guidance_scale=0.0)),
     "xl turbo": ("xl turbo", "txt2img", [], 4, dict(A_CASTLE, num_inference_steps=2, guidance_scale=0.0)),
     "lcm": ("lcm", "txt2img", [], 4, dict(A_CASTLE, num_inference_steps=4, guidance_scale=8.5)),
+    "lcm of more": ("lcm", "txt2img", [], 4, dict(A_CASTLE, num_inference_steps=4, original_inference_steps=20)),
+    "given noise": ("sd1", "txt2img", [], 4, dict(A_CASTLE, latents="drawn", num_images=2)),
     "lcm from a picture": ("lcm", "img2img", [], 4, dict(A_CASTLE, num_inference_steps=4, guidance_scale=8.5, strength=0.5)),
     "lcm's sampler": ("sd1", "txt2img", [], 4, dict(A_CASTLE, num_inference_steps=4, guidance_scale=1.5, sampler="lcm")),
     "lcm img2img": ("sd1", "img2img", [], 4, dict(A_CASTLE, num_inference_steps=4, sampler="lcm", strength=0.5)),

@@ -267,11 +267,20 @@ def compare_run(name, golden, folder):
     place = Path(folder) / f"family {family} {channels}"
     place = place if place.exists() else write_family(place, family, channels)
     pipe = minisd.load(place, controlnet=[write_controlnet(folder, model) for model in controls])
-    how = {k: v for k, v in how.items() if k not in ("width", "height") or task == "txt2img"}
-
     expected = channels_last(golden[f"{name}.latent"])
-    found = getattr(pipe, task)(output="latent", **given_to(task, len(controls)), **one_generator(how))
+    found = getattr(pipe, task)(output="latent", **given_to(task, len(controls)), **in_our_words(task, how))
     return relative(found, expected), float(np.abs(pipe.model.decode(expected)[CORNER] - golden[f"{name}.pixels"]).max())
+
+
+def in_our_words(task, how):
+    """The arguments of a run, as minisd takes them; a picture says its size itself."""
+    how = {k: v for k, v in one_generator(how).items() if k not in ("width", "height") or task == "txt2img"}
+    return dict(how, latents=given_noise(how)) if "latents" in how else how
+
+
+def given_noise(how):
+    """What a run starts from where it is given noise: of the latents of a_picture()."""
+    return drawn_models.standard("noise", (how.get("num_images", 1), 7, 9, 4))
 
 
 def lora_file(name, path):

@@ -248,25 +248,34 @@ def make_tasks(folder):
     save(folder, "tasks", arrays)
 
 
+def run_reference(pipe, family, task, controls, how, kind):
+    """What one of the reference's pipelines gives, told in its own words what `how` says in ours."""
+    call = {k: v for k, v in how.items() if k not in ("seed", "sampler", "num_images", "width", "height")}
+    call.update(golden_checks.given_to(task, len(controls)))
+    if "control_image" in call:
+        images = call.pop("control_image")
+        call["image" if task == "txt2img" else "control_image"] = images if len(controls) > 1 else images[0]
+    if task in ("txt2img", "inpaint") or task == "instruct_pix2pix" and family == "xl":
+        call.update(width=how["width"], height=how["height"])
+    if "depth_map" in call:
+        call["depth_map"] = torch.from_numpy(call["depth_map"])[None]
+    if "clip_skip" in call and family == "xl":
+        call["clip_skip"] -= 2                               # ours counts as AUTOMATIC1111
+    elif "clip_skip" in call:
+        call["clip_skip"] -= 1
+    if "latents" in call:
+        call["latents"] = torch.from_numpy(golden_checks.given_noise(how).transpose(0, 3, 1, 2).copy())
+    return pipe(**call, generator=torch.Generator().manual_seed(how["seed"]), num_images_per_prompt=how.get("num_images", 1),
+                output_type=kind).images
+
+
 def make_families(folder):
     """Latents and pixels of golden_cases.RUNS, by the reference's own pipelines."""
     arrays = {}
     for name, (family, task, controls, channels, how) in golden_cases.RUNS.items():
         pipe = family_pipeline(family, task, controls, channels, how.get("sampler"))
-        call = {k: v for k, v in how.items() if k not in ("seed", "sampler", "num_images", "width", "height")}
-        call.update(golden_checks.given_to(task, len(controls)))
-        if "control_image" in call:
-            images = call.pop("control_image")
-            call["image" if task == "txt2img" else "control_image"] = images if len(controls) > 1 else images[0]
-        if task in ("txt2img", "inpaint") or task == "instruct_pix2pix" and family == "xl":
-            call.update(width=how["width"], height=how["height"])
-        if "depth_map" in call:
-            call["depth_map"] = torch.from_numpy(call["depth_map"])[None]
-        if "clip_skip" in call:
-            call["clip_skip"] -= 2                           # of SDXL: ours counts as AUTOMATIC1111
         for kind in ("latent", "np"):
-            found = pipe(**call, generator=torch.Generator().manual_seed(how["seed"]), num_images_per_prompt=how.get("num_images", 1),
-                         output_type=kind).images
+            found = run_reference(pipe, family, task, controls, how, kind)
             arrays[f"{name}.{'latent' if kind == 'latent' else 'pixels'}"] = (
                 np.asarray(found) if kind == "latent" else found[golden_checks.CORNER])
     arrays.update(xl_latents())
@@ -314,7 +323,8 @@ def family_pipeline(family, task, controls, channels, sampler):
         networks["controlnet"] = found if len(found) > 1 else found[0]
     kind = getattr(diffusers, f"{kind}{suffix}Pipeline")
     method = getattr(diffusers, SCHEDULERS[sampler] if sampler else scheduler["_class_name"])
-    networks["scheduler"] = method.from_config(scheduler)
+    over = {"algorithm_type": "sde-dpmsolver++"} if sampler == "dpmpp_2m_sde" else {}
+    networks["scheduler"] = method.from_config(scheduler, **over)
     return assembled(kind, networks, "!" if "text_sd2" in models else None, index)
 
 

@@ -14,6 +14,7 @@ NAMES = {"num_inference_steps": "--steps", "guidance_scale": "--guidance", "guid
          "timestep_spacing": "--spacing", "denoising_end": "--refiner-start", "denoising_start": "--refiner-start", "extract_ema": "--ema",
          "control_guidance_start": "--control-start", "control_guidance_end": "--control-end", "clip_skip": "--clip-skip",
          "controlnet_conditioning_scale": "--control-scale", "prompt_syntax": "--prompt-syntax", "negative_prompt": "--negative",
+         "prompt_2": "--prompt-2", "negative_prompt_2": "--negative-2",
          "image_guidance_scale": "--image-guidance", "prediction_type": "--prediction-type", "mask_image": "--mask",
          "noise_level": "--noise-level", "depth_map": "--depth", "controlnet=": "--controlnet", "low_memory": "--low-memory"}
 # What other programs call them: sd.cpp, AUTOMATIC1111, diffusers.
@@ -114,6 +115,8 @@ def painting(p, own, size, steps=20, guidance=7.5):
     g.add_argument("-o", "--output", default="out.png", metavar="FILE",
                    help=".png, .jpg or .webp to write; several are numbered, out-1.png, out-2.png, ... (%(default)s)")
     g.add_argument("--negative", metavar="TEXT", help="negative prompt: what the image should not show")
+    g.add_argument("--prompt-2", metavar="TEXT", help="Stable Diffusion XL: the prompt for its second text encoder (the same)")
+    g.add_argument("--negative-2", dest="negative_prompt_2", metavar="TEXT", help="likewise, the negative prompt (the same)")
     g.add_argument("--steps", type=int, default=steps, metavar="N",
                    help="denoising steps, each a call of the unet; more take longer and add detail (%(default)s)")
     g.add_argument("--guidance", type=float, default=guidance, metavar="N",

@@ -18,6 +18,8 @@ def options(path):
     other, python = "made from another image, which is needed to make it again", "made with a setting that only Python has"
     for key, what in (("Denoising strength", other), ("Noise level", other), ("Image CFG scale", other),
                       ("Original size", python), ("Crop", python), ("Target size", python), ("Denoising end", python),
+                      ("Negative original size", python), ("Negative crop", python), ("Negative target size", python),
+                      ("Original steps", python), ("Latents", python), ("Aesthetic score", python), ("Negative aesthetic score", python),
                       ("Batch pos", "one of several that shared a generator, which must be made together")):
         if key in stored:
             raise InputError(f"{path}: {what} ({key}: {stored[key]})")
@@ -34,13 +36,14 @@ def options(path):
     for key, name, kind in (("Steps", "steps", int), ("CFG scale", "guidance", float), ("Seed", "seed", int), ("Size", "size", str),
                             ("Eta", "eta", float), ("Timestep spacing", "spacing", str), ("Clip skip", "clip_skip", int),
                             ("RNG", "rng", str.lower), ("CFG Rescale", "guidance_rescale", float),
-                            ("Prompt syntax", "prompt_syntax", str), ("Denoising start", "refiner_start", float),
+                            ("Prompt syntax", "prompt_syntax", str), ("Prompt 2", "prompt_2", str), ("Negative prompt 2", "negative_prompt_2", str),
+                            ("Denoising start", "refiner_start", float),
                             ("ControlNet weight", "control_scale", numbers), ("Guidance start", "control_start", float),
                             ("Guidance end", "control_end", float), ("Guess mode", "guess_mode", bool), ("Control picture", "canny", bool)):
         try:
             found |= {name: kind(stored[key])} if key in stored else {}
-        except ValueError as e:
-            raise InputError(f"{path}: its {key} is {stored[key]!r}, which is no number") from e
+        except (ValueError, RecursionError) as e:
+            raise InputError(f"{path}: its {key} is {stored[key]!r:.80}, which is no number") from e
     return found, stored
 
 

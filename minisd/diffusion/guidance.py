@@ -1,7 +1,7 @@
 """Classifier-free guidance: the unet is asked with the prompt and without it, and the difference is exaggerated.   Ho & Salimans 2022.
 
-The branches stand one after the other in the batch, as in diffusers: (without, with) for a prompt, (without, with the image, with image
-and prompt) for an image to be followed as well."""
+The branches stand one after the other in the batch, as in diffusers: (without, with) for a prompt, (without, with one, with another, ...)
+for several, (without, with the image, with image and prompt) for an image to be followed as well."""
 import numpy as np
 
 
@@ -11,6 +11,15 @@ def by_prompt(out, scale, rescale=0.0):
     rescale: 0 .. 1, see rescaled()"""
     without, with_text = np.split(out, 2)
     return rescaled(without + scale * (with_text - without), with_text, rescale)
+
+
+def by_prompts(out, scale, weights, rescale=0.0):
+    """Predictions without a prompt and with each of P, ((1+P)B,h,w,C) -> (B,h,w,C): the effects of all prompts, added.
+
+    weights: (P,B)   Liu et al. 2022 (composable diffusion), eq. 11."""
+    without, *with_text = np.split(out, 1 + len(weights))
+    effects = [np.asarray(w, out.dtype)[:, None, None, None] * (y - without) for w, y in zip(weights, with_text)]
+    return rescaled(without + scale * sum(effects), without + sum(effects), rescale)
 
 
 def by_prompt_and_image(out, scale, image_scale, rescale=0.0):

@@ -246,6 +246,10 @@ class DPM2(Exploding):
             return x + float(self.sigma[i + 1] - self.sigma[i]) * d
         return self.past[0] + float(self.target[k] - self.level[k]) * d
 
+    def add_noise(self, x0, noise, i):
+        """Halfway, what a mask keeps is brought to the level of the step's end, as the reference has it."""
+        return x0 + float(self.level[(i + 1) // 2]) * noise
+
 
 @register("dpm2_a", "DPM2 a", "KDPM2AncestralDiscreteScheduler", "dpm2, with new noise after each step")
 class DPM2Ancestral(DPM2):
@@ -537,13 +541,14 @@ def corrected(config, own):
     return {**config, **{k: v for k, v in (("steps_offset", 1), ("clip_sample", False)) if own or k in config}}
 
 
-def sampler(name, config, steps, sigmas=None, eta=None, timestep_spacing=None):
+def sampler(name, config, steps, sigmas=None, eta=None, timestep_spacing=None, original_inference_steps=None):
     """A sampler for one run.
 
     name: one of SAMPLERS, or None for the class that `config`, a model's scheduler_config.json, names.  Another class
     keeps what the file says and this class knows, and its own defaults for the rest, as diffusers' from_config does:
     a file silent on timestep_spacing gives leading to ddim and linspace to euler.
-    sigmas: "karras" or "exponential";  eta: DDIM's noise, 0 .. 1;  timestep_spacing: leading, linspace or trailing.
+    sigmas: "karras" or "exponential";  eta: DDIM's noise, 0 .. 1;  timestep_spacing: leading, linspace or trailing
+    original_inference_steps: LCM's, the steps that its model was distilled from.
     Raises InputError for what cannot be combined, CheckpointError for a config that minisd cannot follow."""
     named = name is not None
     name = name if named else name_of(config)
@@ -562,6 +567,12 @@ def sampler(name, config, steps, sigmas=None, eta=None, timestep_spacing=None):
         c.update(use_karras_sigmas=sigmas == "karras", use_exponential_sigmas=sigmas == "exponential")
     if eta is not None and (kind is not DDIM or not isinstance(eta, (int, float, np.number)) or not 0 <= eta <= 1):
         raise InputError(f"eta={eta} with {name}: eta is ddim's alone, 0 (deterministic) to 1")
+    if original_inference_steps is not None:
+        whole = isinstance(original_inference_steps, (int, np.integer)) and not isinstance(original_inference_steps, bool)
+        if kind is not LCM or not whole or not 1 <= original_inference_steps <= 1000:
+            raise InputError(f"original_inference_steps is {original_inference_steps!r} with {name}: it is lcm's alone, a whole number from "
+                             "1 to 1000, 50 as a rule")
+        c["original_inference_steps"] = int(original_inference_steps)
     for key, known in ONLY.items():
         if key in c and c[key] not in known:
             raise CheckpointError(f"scheduler_config.json: {key} is {c[key]!r}; minisd knows {', '.join(map(repr, known))}")

@@ -6,11 +6,16 @@ from PIL import ExifTags, Image
 
 from ..diffusion.samplers import SAMPLERS
 from ..errors import InputError
+from .pixels import opened
 
+QUOTED, KEY = re.compile(r'\s*"(?:\\.|[^"\\])*"'), re.compile(r"\w[\w /-]{0,60}")
 # Settings that are written into a picture where they are not at their defaults, and are called nothing else by AUTOMATIC1111.
 NAMES = {"prompt_syntax": "Prompt syntax", "denoising_end": "Denoising end", "original_size": "Original size",
          "crops_coords_top_left": "Crop", "target_size": "Target size", "controlnet_conditioning_scale": "ControlNet weight",
-         "guess_mode": "Guess mode", "control_guidance_start": "Guidance start", "control_guidance_end": "Guidance end"}
+         "negative_original_size": "Negative original size", "negative_crops_coords_top_left": "Negative crop",
+         "negative_target_size": "Negative target size", "prompt_2": "Prompt 2", "negative_prompt_2": "Negative prompt 2",
+         "aesthetic_score": "Aesthetic score", "negative_aesthetic_score": "Negative aesthetic score",
+         "original_inference_steps": "Original steps", "guess_mode": "Guess mode", "control_guidance_start": "Guidance start", "control_guidance_end": "Guidance end"}
 
 
 def settings_of_picture(s, size, *, model, sampler, notes, empty_negative, batch):
@@ -25,7 +30,7 @@ def settings_of_picture(s, size, *, model, sampler, notes, empty_negative, batch
             "Clip skip": s.clip_skip, "Eta": s.eta, "CFG Rescale": s.guidance_rescale or None, "Timestep spacing": s.timestep_spacing,
             "RNG": s.rng.upper(), "Empty negative prompt": "read" if empty_negative else None,
             **{shown: getattr(s, name) for name, shown in NAMES.items() if name in changed},
-            **({"Batch size": batch[1], "Batch pos": batch[0]} if batch else {}), "Version": "minisd"}
+            "Latents": None if s.latents is None else "given", **({"Batch size": batch[1], "Batch pos": batch[0]} if batch else {}), "Version": "minisd"}
 
 
 def parameters_text(prompt, negative, settings):
@@ -42,29 +47,66 @@ def parameters_text(prompt, negative, settings):
     return "\n".join(lines)
 
 
-def read_text(path):
-    """The `parameters` text of a PNG, or of a JPEG's or WebP's EXIF user comment, or None."""
-    try:
-        with Image.open(path) as picture:
-            if isinstance(picture.info.get("parameters"), str):
-                return picture.info["parameters"]
-            comment = picture.getexif().get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment)
-    except (OSError, SyntaxError) as e:
-        raise InputError(f"{path}: {getattr(e, 'strerror', None) or 'no picture that Pillow can read, or a damaged one'}") from e
+def settings_json(prompt, negative, settings):
+    """The same as JSON, in ASCII, which no prompt can be taken for: {"minisd": 1, "prompt": ..., "negative_prompt": ..., "settings": {...}}"""
+    return json.dumps({"minisd": 1, "prompt": prompt, "negative_prompt": negative,
+                       "settings": {k: v if isinstance(v, (int, float, str)) else str(v) for k, v in settings.items() if v is not None}})
+
+
+def read_texts(path):
+    """-> (the JSON, the `parameters` text), of a PNG, or of a JPEG's or WebP's EXIF description and user comment; None where there is none.
+
+    Raises InputError for what is no picture."""
+    with opened(path) as picture:
+        if isinstance(picture.info.get("parameters"), str):
+            return picture.info.get("minisd"), picture.info["parameters"]
+        try:
+            exif = picture.getexif()
+            comment, description = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment), exif.get(ExifTags.Base.ImageDescription)
+        except Exception as e:                               # Pillow raises what it meets: ValueError, struct.error, KeyError, ...
+            raise InputError(f"{path}: its EXIF data is damaged ({e})") from e
     if isinstance(comment, bytes) and comment.startswith(b"UNICODE\0"):
-        return comment[8:].decode("utf-16-be", errors="replace")
-    return comment if isinstance(comment, str) else None
+        comment = comment[8:].decode("utf-16-be", errors="replace")
+    return description if isinstance(description, str) else None, comment if isinstance(comment, str) else None
 
 
 def read_parameters(path):
     """How a picture was made, minisd's or AUTOMATIC1111's -> (prompt, negative prompt, {"Steps": "20", ...}).
 
     Raises InputError if the file is no picture or says nothing of how it was made."""
-    text = read_text(path)
+    own, text = read_texts(path)
+    if own is not None and own.startswith('{"minisd":'):
+        try:
+            found = json.loads(own)
+            prompt, negative, settings = found["prompt"], found["negative_prompt"], found["settings"]
+            if isinstance(prompt, str) and isinstance(negative, str) and "Steps" in settings:
+                return prompt, negative, {k: str(v) for k, v in settings.items()}
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            pass                                             # said below, as for any other text that is not settings
+        raise InputError(f"{path}: the settings stored in it are damaged")
     lines = text.strip().split("\n") if text else []
-    settings = {k: json.loads(v) if v.startswith('"') else v.strip() for k, v in
-                re.findall(r'\s*(\w[\w -]*):\s*("(?:\\.|[^"\\])*"|[^,]*)(?:,|$)', lines[-1] if lines else "")}
+    settings = fields(lines[-1]) if lines else {}
     if "Steps" not in settings:
         raise InputError(f"{path}: does not say how it was made: it has no `parameters` text, or none with steps")
     prompt, _, negative = "\n".join(lines[:-1]).partition("Negative prompt: ")
     return prompt.strip("\n"), negative.strip("\n"), settings
+
+
+def fields(line):
+    """'Steps: 20, Model: "a, b"' -> {"Steps": "20", "Model": "a, b"}; what is no such pair is left out."""
+    found, at = {}, 0
+    while 0 <= (colon := line.find(":", at)):
+        key = line[at:colon].rpartition(",")[2].strip()
+        quoted = QUOTED.match(line, colon + 1)
+        end = line.find(",", quoted.end() if quoted else colon + 1)
+        end = len(line) if end < 0 else end
+        value = line[colon + 1:end].strip()
+        if quoted:
+            try:
+                value = json.loads(quoted[0])
+            except ValueError:                               # in quotes, and yet not what we write
+                value = quoted[0].strip().strip('"')
+        if KEY.fullmatch(key):
+            found[key] = value
+        at = end + 1
+    return found

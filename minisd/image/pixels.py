@@ -1,10 +1,14 @@
 """Pixels: arrays <-> PIL images, masks, depth maps, and the sizes that latents can have."""
+import warnings
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from ..errors import InputError
+
+DRAWN = "EPS", "WMF"                                         # kinds of file that Pillow has other programs draw
 
 
 def to_unit(pixels):
@@ -21,12 +25,8 @@ def read(picture):
     """A PIL picture of any mode, an array (H,W,3) of floats in [0,1] or of bytes, or a file's name -> a PIL picture in RGB, turned as
     its EXIF data says, on white where it is transparent.  Raises InputError for what is no picture."""
     if isinstance(picture, (str, Path)):
-        try:
-            with Image.open(picture) as opened:
-                opened.load()
-                picture = opened
-        except (OSError, SyntaxError, Image.DecompressionBombError) as e:
-            raise InputError(f"{picture}: {getattr(e, 'strerror', None) or 'no picture that Pillow can read, or a damaged one'}") from e
+        with opened(picture) as found:
+            return read(found)
     if isinstance(picture, np.ndarray):
         if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8 and picture.dtype.kind != "f":
             raise InputError(f"a picture is {picture.dtype} of shape {picture.shape}; it must be (H,W,3), floats in [0,1] or bytes")
@@ -35,13 +35,55 @@ def read(picture):
         picture = Image.fromarray(picture if picture.dtype == np.uint8 else (picture.clip(0, 1) * 255).round().astype(np.uint8))
     if not isinstance(picture, Image.Image):
         raise InputError(f"a picture is a {type(picture).__name__}; give a PIL picture, an array (H,W,3), or a file's name")
-    picture = ImageOps.exif_transpose(picture)
-    if picture.mode.startswith("I") or picture.mode == "F":                         # 16 bits a pixel
-        picture = Image.fromarray((np.asarray(picture, np.float64).clip(0, 65535) / 257).round().astype(np.uint8))
+    picture = upright(picture)
+    if picture.mode.startswith("I") or picture.mode == "F":
+        picture = of_bytes(picture)
     if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
     return picture.convert("RGB")
+
+
+def upright(picture):
+    """Turned as its EXIF data says.  Raises InputError for data that cannot be read."""
+    try:
+        return ImageOps.exif_transpose(picture)
+    except Exception as e:                                   # Pillow raises what it meets: ValueError, struct.error, KeyError, ...
+        raise InputError(f"the picture's EXIF data is damaged ({type(e).__name__}: {e}); save it without") from e
+
+
+def of_bytes(picture):
+    """A picture in grey of whole numbers to 65535, or of floats to 1 or, where any is more, to 255 or 65535 -> of bytes.
+
+    Raises InputError for NaN or infinity."""
+    x = np.asarray(picture, np.float64)
+    if not np.isfinite(x).all():
+        raise InputError("the picture holds NaN or infinity")
+    most = 65535 if picture.mode != "F" or x.max() > 255 else 255 if x.max() > 1 else 1
+    return Image.fromarray((x.clip(0, most) * (255 / most)).round().astype(np.uint8))
+
+
+@contextmanager
+def opened(path):
+    """A picture's file, decoded.  Raises InputError for what cannot be read: a damaged one, one of a kind that only another program can
+    draw (EPS, WMF), or one of more pixels than a picture has."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")                  # of metadata that is not used; what counts is an error
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            Image.init()
+            # as a file, not by its name: of a name, Pillow 13 maps some TIFFs into memory in rows of the turned picture's length
+            with open(path, "rb") as file, Image.open(file, formats=[kind for kind in Image.OPEN if kind not in DRAWN]) as picture:
+                picture.load()
+                yield picture
+    except InputError as e:
+        raise InputError(f"{path}: {e}") from e
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as e:
+        raise InputError(f"{path}: more than {Image.MAX_IMAGE_PIXELS:,} pixels; make it smaller first") from e
+    except MemoryError:
+        raise
+    except Exception as e:                                   # decoders raise what they meet: OSError, SyntaxError, struct.error, ...
+        raise InputError(f"{path}: {getattr(e, 'strerror', None) or 'no picture that Pillow can read, or a damaged one'}") from e
 
 
 def read_mask(mask, picture):

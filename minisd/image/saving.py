@@ -14,10 +14,11 @@ OPTIONS: dict[str, dict] = {"PNG": {}, "JPEG": dict(quality=95, subsampling=0), 
 
 
 def save(path: str | Path, image: Image.Image, parameters: str | None = None) -> None:
-    """Write a PIL image, with its settings: in a PNG as AUTOMATIC1111's `parameters`, in a JPEG or WebP as the EXIF user comment.
+    """Write a PIL image, with its settings: in a PNG as AUTOMATIC1111's `parameters`, in a JPEG or WebP as the EXIF user comment; and once
+    more as JSON, in a chunk `minisd` or the EXIF description, which `--from` reads first.
 
     path: ends in .png, .jpg, .jpeg or .webp, which decides the format
-    parameters: the text of its settings; None is what is in its .info, as a Pipeline's pictures have it
+    parameters: the text of its settings; None is what is in its .info, as a Pipeline's pictures have it, with the JSON
     It is written to a temporary file in the same folder, then renamed, so that no half-written file is ever there.
     Raises InputError for another ending, if the folder is absent or cannot be written, or the disk is full."""
     if not isinstance(image, Image.Image):
@@ -25,14 +26,21 @@ def save(path: str | Path, image: Image.Image, parameters: str | None = None) ->
     check_place(path)
     path = Path(path)
     kind = FORMATS[path.suffix.lower()]
+    own = image.info.get("minisd") if parameters is None else None
     parameters = image.info.get("parameters") if parameters is None else parameters
+    if not isinstance(parameters, (str, type(None))):
+        raise InputError(f"parameters are a {type(parameters).__name__}; they must be a text")
     options = dict(OPTIONS[kind])
     if parameters is not None and kind == "PNG":
         options["pnginfo"] = PngInfo()
         options["pnginfo"].add_text("parameters", parameters)          # Pillow: tEXt for Latin-1, iTXt for anything else
+        if own is not None:
+            options["pnginfo"].add_text("minisd", own)
     elif parameters is not None:
         exif = Image.Exif()
         exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = b"UNICODE\0" + parameters.encode("utf-16-be")
+        if own is not None:
+            exif[ExifTags.Base.ImageDescription] = own
         options["exif"] = exif
     write(path, lambda file: image.save(file, format=kind, **options))
 

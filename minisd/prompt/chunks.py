@@ -3,19 +3,23 @@
 As in AUTOMATIC1111's web UI; the chunks' vectors stand one after the other in the context."""
 import numpy as np
 
+from ..errors import InputError
 from .syntax import BREAK, parse
 
 BACK = 20                                                    # tokens to go back to a comma, where a chunk is full
+MOST = 64
 
 
 def chunks(tokenizer, prompt):
     """-> (ids (n,M), weights (n,M)), n chunks of M = tokenizer.length.
 
-    A chunk that is full ends at its last comma, if that is among its last 20 tokens."""
+    A chunk that is full ends at its last comma, if that is among its last 20 tokens.  Raises InputError for more than 64 chunks."""
     room, found, tokens, weights, comma = tokenizer.length - 2, [], [], [], 0
 
     def finish(count):
         nonlocal tokens, weights, comma
+        if len(found) == MOST:
+            raise InputError(f"the prompt takes more than {MOST} chunks of {room} tokens; shorten it, or use fewer BREAKs")
         found.append((tokenizer.framed(tokens[:count]), [1.0, *weights[:count], *[1.0] * (room - count + 1)]))
         tokens, weights, comma = tokens[count:], weights[count:], 0
 

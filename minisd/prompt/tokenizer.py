@@ -9,7 +9,8 @@ import numpy as np
 import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers
 
-from ..errors import CheckpointError, InputError
+from ..errors import CheckpointError
+from .syntax import check_text
 
 # Contractions, runs of letters, single digits, runs of anything else that is not space.
 WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
@@ -80,10 +81,7 @@ class Tokenizer:
 
     def encoded(self, text):
         """-> (ids, where in the text each begins)"""
-        try:
-            text.encode()
-        except UnicodeEncodeError as e:
-            raise InputError(f"the prompt {text!r} is not valid text: {e.reason}; pass it as UTF-8") from e
+        check_text(text)
         found = self.bpe.encode(text, add_special_tokens=False)
         pairs = [(i, start) for token, (start, _) in zip(found.ids, found.offsets) for i in self.learned.get(token, [token])]
         return [i for i, _ in pairs], [start for _, start in pairs]

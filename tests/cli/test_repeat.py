@@ -4,6 +4,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+import minisd
 from minisd.cli import main as cli
 from minisd.cli import repeat
 from minisd.errors import InputError
@@ -93,6 +94,17 @@ def test_a_picture_made_again(run, tmp_path, how):
     np.testing.assert_array_equal(pixels(tmp_path / "again.png"), pixels(tmp_path / "out.png"))
     assert read_parameters(tmp_path / "again.png") == read_parameters(tmp_path / "out.png")
     assert read_parameters(tmp_path / "out.png")[0] == prompt
+
+
+@pytest.mark.parametrize("prompt, negative", [
+    ("a fox\nNegative prompt: a cat", "red"), ("a fox\nSteps: 5, Sampler: Euler, Seed: 1, Size: 512x512", None), ("  a fox \n\n", "\n red\n"),
+    ("a fox\nSteps: 2", "Steps: 3, Sampler: DDIM"), ('"', "'"), ("日本 \u0007 [a|b:2]", "\\"), ("Negative prompt: ", None)])
+@pytest.mark.parametrize("ending", ["png", "jpg", "webp"])
+def test_prompts_like_the_settings_text_are_made_again(sd1, tmp_path, prompt, negative, ending):
+    picture = sd1.txt2img(prompt, negative, seed=2**63 + 5, num_inference_steps=1, width=16, height=16)
+    minisd.save(tmp_path / f"a.{ending}", picture)
+    found, _ = repeat.options(tmp_path / f"a.{ending}")
+    assert (found["prompt"], found["negative"], found["seed"]) == (prompt, negative, 2**63 + 5)
 
 
 def test_what_is_given_goes_before(run, tmp_path):
