@@ -1,5 +1,15 @@
+"""The command `minisd`, and `python -m minisd`."""
 import sys
 
-from .cli.main import main
 
-sys.exit(main())
+def main():
+    try:
+        from .cli.main import main as command  # here, so that Ctrl-C is answered while it is imported, too
+        return command()
+    except KeyboardInterrupt:
+        print("minisd: interrupted; no half-written file is left", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,6 +1,6 @@
-"""One run, from settings to a clean latent: conditioning, start, and the one denoising loop.   [LDM] Rombach et al. 2022, figure 3."""
+"""One run, from settings to a clean latent: start, conditioning, and the one denoising loop.   [LDM] Rombach et al. 2022, figure 3."""
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -20,10 +20,10 @@ from .tasks import stop
 @dataclass(frozen=True)
 class Step:
     """One call of the unet and what came of it.  Arrays are (B,h,w,4), a row for each picture."""
-    i: int                                  # number of the call, 0 .. total-1; heun, dpm2 and dpm2_a call the unet twice a step
+    i: int                                  # number of the call, 0 .. total-1; heun, dpm2, dpm2_a and pndm take more calls than steps
     total: int
     t: float                                # timestep, 0 .. 999
-    sigma: float                            # noise level before the step, on the scale x = x0 + sigma eps
+    sigma: float                            # noise level before the step, on the scale x = x0 + sigma eps; infinite at zero SNR
     latent: Any                             # the latent after the step
     x0: Any                                 # the clean latent as predicted now
     eps: Any                                # the noise as predicted now
@@ -36,7 +36,7 @@ def denoise(predict, sampler, x, randn, first=0, blend=None, last=None):
     """The denoising loop: yields a Step for each call of predict(x, t, i), the noise predictor.
 
     x (B,h,w,4) at the noise level of step `first`;  randn() gives more noise of its shape;  blend(x, i): what a task does to a latent
-    after step i;  last: the step to stop before.  Raises NumericalError when a latent is no longer finite."""
+    after step i;  last: the step to stop before, one past the final one.  Raises NumericalError when a latent is no longer finite."""
     total = len(sampler.timesteps) if last is None else last
     for i in range(first, total):
         t = sampler.timesteps[i]
@@ -45,18 +45,18 @@ def denoise(predict, sampler, x, randn, first=0, blend=None, last=None):
         x = sampler.step(x, out, i, randn)
         x = x if blend is None else blend(x, i)
         if not ops.all_finite(x):
-            raise NumericalError(f"the latent holds NaN or infinity after step {i + 1} of {total} (timestep {t:g}): the weights may be "
-                                 "damaged, or of another prediction type than scheduler_config.json says; "
+            raise NumericalError(f"the latent holds NaN or infinity after step {i - first + 1} of {total - first} (timestep {t:g}): the "
+                                 "weights may be damaged, or of another prediction type than scheduler_config.json says; "
                                  "`minisd inspect` shows what they are, and a lower guidance_scale or another sampler may help")
         level = float(sampler.sigma[i] / sampler.alpha[i]) if sampler.alpha[i] else math.inf
         yield Step(i - first, total - first, float(t), level, x, x0, eps)
 
 
 class Run:
-    """A batch of pictures to be made: everything is settled and checked here, nothing computed.
+    """A batch of pictures to be made.  Making a Run settles and checks everything and computes nothing; steps() computes.
 
     model: a Model;  task: one of tasks.py;  prompt, negative_prompt, settings: as Pipeline's tasks take them;  width, height: pixels
-    Raises InputError or CheckpointError for what does not go together."""
+    Raises InputError or CheckpointError for arguments that do not go together."""
 
     def __init__(self, model, task, prompt, negative_prompt, settings, width, height):
         self.model, self.task, self.settings = model, task, settings.check()
@@ -93,7 +93,7 @@ class Run:
     def read_prompts(self, prompt):
         """Prompts, negative prompts and those of the second text encoder -> Scripts.  Warns of what is written in them and not read."""
         s, count, xl = self.settings, self.settings.num_images, self.model.xl
-        second = []
+        second = []                                          # prompt_2, negative_prompt_2
         for name, given in (("prompt_2", s.prompt_2), ("negative_prompt_2", s.negative_prompt_2)):
             if given is not None and not xl:
                 raise InputError(f"{name} is for the second text encoder of Stable Diffusion XL; this model has one")
@@ -110,6 +110,7 @@ class Run:
             if names:
                 warn(f"{listed(names)}: left out of the prompt, which cannot load files here; a LoRA is given with lora=")
             given = [texts and [text for text, _ in left] for texts, left in zip(given, found)]
+        self.prompts_2, self.negatives_2 = second
         return Scripts(*given, reads=reads)
 
     @property
@@ -119,8 +120,31 @@ class Run:
 
     @property
     def branches(self):
-        """Of guidance: the unet's batch is so many times the pictures."""
+        """Of guidance, how many: the unet's batch has a row for each of them and each picture."""
         return self.without + len(self.scripts.weights)
+
+    def batches(self):
+        """This run in as many as fit into memory one after the other, a list; with a generator that all pictures share, this alone.
+
+        Raises InputError where not even one picture fits."""
+        count = len(self.prompts)
+        most = self.model.most_pictures(self.width, self.height, count, self.branches, self.task.tile)
+        if most >= count:
+            return [self]
+        if not isinstance(self.seeds, list):
+            raise InputError(f"{count} pictures {self.width}x{self.height} that share a generator do not fit into memory, {most} do; "
+                             "make fewer, or leave out shared_generator")
+        return [self.part(slice(k, k + most)) for k in range(0, count, most)]
+
+    def part(self, rows):
+        """A run of some of these pictures."""
+        def cut(values):
+            return None if values is None else values[rows]
+
+        own = dict(num_images=1, seed=self.seeds[rows], latents=cut(self.latents), prompt_2=cut(self.prompts_2),
+                   negative_prompt_2=cut(self.negatives_2))
+        return Run(self.model, self.task.part(rows), self.prompts[rows], cut(self.negatives), replace(self.settings, **own), self.width,
+                   self.height)
 
     def steps(self):
         """The run itself, a generator of Steps; the last one's latent is what to decode."""

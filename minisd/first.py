@@ -1,8 +1,8 @@
 """Stable Diffusion in one straight path.  Read this first; copy it to begin an experiment of your own.
 
 A picture is made in five steps: the prompt becomes tokens, the tokens become vectors, a latent of pure noise is denoised step by step
-by a network that reads these vectors, the latent is decoded into pixels, and those are saved.  Each line calls a function of the engine
-that is worth opening next.  `minisd.load().txt2img(prompt, seed=seed, sampler="ddim")` makes the same picture, bit for bit, with all
+by a network that reads these vectors, the latent is decoded into pixels, and those are saved.  Each function called is worth opening
+next.  `minisd.load().txt2img(prompt, seed=seed, sampler="ddim")` makes the same picture, bit for bit, with all
 that is left out here: other samplers and tasks, weighted and long prompts, Stable Diffusion XL, GPUs, checks.
 
     python -m minisd.first                       the shipped model, a picture in out.png
@@ -13,15 +13,15 @@ import math
 
 import numpy as np
 
-from .backend import convolution, cpu  # noqa: F401  (importing them makes the operations fast)
-from .checkpoint.hub import find_folder
-from .checkpoint.single import open_model
-from .diffusion.rng import TorchCPU, latent_noise
-from .diffusion.schedules import alphas_cumprod, spaced_timesteps
-from .image.pixels import to_pil, to_unit
-from .image.saving import save
-from .networks import clip, unet, vae
-from .prompt.tokenizer import Tokenizer
+from minisd.backend import convolution, cpu  # noqa: F401  (importing them makes the operations fast)
+from minisd.checkpoint.hub import find_folder
+from minisd.checkpoint.single import open_model
+from minisd.diffusion.rng import TorchCPU, latent_noise
+from minisd.diffusion.schedules import alphas_cumprod, spaced_timesteps
+from minisd.image.pixels import to_pil, to_unit
+from minisd.image.saving import save
+from minisd.networks import clip, unet, vae
+from minisd.prompt.tokenizer import Tokenizer
 
 
 def draw(model=None, prompt="a red apple on a blue background", seed=1, steps=20, guidance_scale=7.5):
@@ -45,10 +45,10 @@ def draw(model=None, prompt="a red apple on a blue background", seed=1, steps=20
     context = np.concatenate([clip.encode(clip_weights, empty, clip_config),
                               clip.encode(clip_weights, ids, clip_config)])          # (2,M,D): D is 768 for SD 1.5
 
-    # ---- how much noise there is when ----
+    # ---- the noise schedule ----
 
     c = {"trained_betas": None, "timestep_spacing": "leading", **checkpoint.scheduler, "steps_offset": 1}
-    abar = alphas_cumprod(c)                                                         # (1000,): what is left of the picture's variance
+    abar = alphas_cumprod(c)                                                         # (1000,): the share of the picture in the variance
     timesteps = spaced_timesteps(c, steps).astype(int)                               # 951, 901, ..., 1 for 20 steps
 
     # ---- from noise to a clean latent ----
@@ -57,10 +57,10 @@ def draw(model=None, prompt="a red apple on a blue background", seed=1, steps=20
     x = latent_noise([TorchCPU(seed)], (1, h, w, vae_config.latent_channels))        # (1,h,w,4): torch's random numbers
     for t in timesteps:
         a = float(abar[t])                                                           # x = sqrt(a) x0 + sqrt(1 - a) eps
-        before = t - len(abar) // steps
-        a_next = float(abar[before] if before >= 0 else 1.0 if c.get("set_alpha_to_one", True) else abar[0])
+        t_next = t - len(abar) // steps
+        a_next = float(abar[t_next] if t_next >= 0 else 1.0 if c.get("set_alpha_to_one", True) else abar[0])
         alpha, sigma = math.sqrt(a), math.sqrt(1 - a)
-        r = math.hypot(alpha, sigma)                                                 # 1, but for rounding
+        r = math.hypot(alpha, sigma)                                                 # 1 but for rounding, kept to equal the engine's bits
 
         # the network is asked twice, without the prompt and with it, and the difference is exaggerated: classifier-free guidance
         out = unet.unet(unet_weights, np.concatenate([x / r, x / r]), np.full(2, t, np.float32), context, unet_config)

@@ -1,13 +1,14 @@
 """The networks of one checkpoint on one device: prompts -> vectors, noisy latents -> predicted noise, latents <-> pixels.
 
-Arrays come in and go out on the host; how a picture is made of these calls is for pipeline.py to say."""
+Latents and pixels come in and go out on the host, what conditions the unet stays on the device; how a picture is made of these calls is
+for pipeline.py to say."""
 from contextlib import contextmanager, nullcontext
 from functools import reduce
 
 import numpy as np
 
 from . import conditioning
-from .backend import ops, threads
+from .backend import memory, ops, threads
 from .backend.device import CPU
 from .errors import InputError, NumericalError
 from .image import pixels as images
@@ -153,6 +154,46 @@ class Model:
 
     # ---- the machine ----
 
+    def bytes_needed(self, width, height, pictures, branches=2, tile=None):
+        """About how much memory so many pictures take at a time, in bytes, besides what is held already; None on a GPU, which says itself.
+
+        tile: latent positions beyond which they are worked on in pieces.  Numbers held at a time, measured on Stable Diffusion 1.5 and XL:
+        22 for each channel of the unet's first level, 3.4 for each of the vae's last."""
+        if self.device.name != "cpu":
+            return None
+        f, c, scratch = self.vae_config.factor, self.unet_config, min(threads.count(), 8) << 26
+        positions = min(width * height, (tile * f) ** 2) / f**2 if tile else width * height / f**2
+        unet, codec = (self.bytes_of_weights(w) for w in (self.unet, self.vae))
+        layers = self.checkpoint.vae.shapes()
+        last = next((layers[n][0] for n in ("decoder.conv_norm_out.weight", "decoder.layers.0.weight") if n in layers), 64)
+        denoising = unet + 22 * c.channels * self.dtype.itemsize * positions * pictures * branches
+        decoding = (0 if self.low_memory else unet) + codec + 3.4 * last * self.vae_dtype.itemsize * positions * f**2
+        kept = pictures * (15 * width * height + 8 * c.out_channels * width * height / f**2)
+        return int(max(denoising, decoding) + kept + scratch)
+
+    def bytes_of_weights(self, weights):
+        """What a network's weights will take that are not read yet; the largest of them where none is kept."""
+        held, dtype = weights._leaves, self.vae_dtype if weights is self.vae else self.dtype
+        sizes = [np.prod(shape, dtype=float) * dtype.itemsize for name, shape in held.shapes.items() if name not in held]
+        return 2 * max(sizes, default=0.0) if self.low_memory else sum(sizes)
+
+    def most_pictures(self, width, height, pictures, branches=2, tile=None):
+        """How many of these pictures fit into memory at a time, 1 or more.  Raises InputError where not even one does, with what would."""
+        if self.bytes_needed(width, height, 1, branches, tile) is None or (left := memory.available()) is None:
+            return pictures
+
+        def fits(width, height, count):
+            return self.bytes_needed(width, height, count, branches, tile) <= left
+
+        if fits(width, height, 1):
+            return largest(lambda count: fits(width, height, count), pictures)
+        f = self.vae_config.factor
+        side = f * largest(lambda n: fits(n * f, n * f, 1), max(width, height) // f)
+        need = self.bytes_needed(width, height, 1, branches, tile)
+        help = f"{side}x{side} would fit" if side else "not even the smallest picture fits: its weights are too large"
+        more = "" if self.low_memory else "; low_memory=True keeps no weights"
+        raise InputError(f"{width}x{height} needs about {need / 2**30:.3g} GiB of memory, there are {left / 2**30:.3g} GiB; {help}{more}")
+
     def to_host(self, x):
         """A network's result, where the samplers work and as exact as they do."""
         return self.device.download(x).astype(self.latent_dtype, copy=False)
@@ -164,3 +205,12 @@ class Model:
             yield
         if not keep:
             threads.release()
+
+
+def largest(right, most):
+    """The largest whole number up to `most` for which right(n) holds, 0 where it does for none; it holds for all below one."""
+    low, high = 0, most
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if right(middle) else (low, middle - 1)
+    return low

@@ -1,7 +1,7 @@
-"""How a picture is made: settings -> conditioning -> start -> denoising loop -> decoder, and the tasks that a user calls.
+"""How a picture is made: settings -> start -> conditioning -> denoising loop -> decoder, and the tasks that a user calls.
 
-    run = Run(...)                   settings, checked; what conditions the unet; where the task starts        denoising.py
-    for step in run.steps(): ...     from noise to a clean latent                                              denoising.py
+    run = Run(...)                   settings and the first step, checked; nothing is computed                 denoising.py
+    for step in run.steps(): ...     what conditions the unet; from noise to a clean latent                    denoising.py
     model.decode(step.latent)        latent -> pixels                                                          model.py"""
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .errors import InputError, SizeWarning, warn
 from .image import metadata
 from .image import pixels as images
 from .image.grid import Images
-from .settings import Settings, takes_settings, without
+from .settings import Settings, is_whole, takes_settings, without
 
 Picture = Image.Image | np.ndarray | str | Path              # an image of any mode, an array (H,W,3), a file's name
 Pictures = Any                                               # as `output` says: an image, a list of them, or an array
@@ -88,7 +88,10 @@ class Pipeline:
         """The denoising loop of txt2img as a generator of Steps; the last one's latent is what to decode.
 
         prompt, negative_prompt: as for txt2img.  Bad arguments raise InputError here, before anything is computed."""
-        return self.prepare(tasks.Txt2Img(), prompt, negative_prompt, settings).steps()
+        run = self.prepare(tasks.Txt2Img(), prompt, negative_prompt, settings)
+        if len(run.batches()) > 1:
+            raise InputError("these pictures do not fit into memory all at a time, as a Step has them; ask for fewer")
+        return run.steps()
 
     @takes_settings
     def img2img(self, prompt: str | list[str], image: Picture, strength: float = 0.8, negative_prompt: str | list[str] | None = None, *,
@@ -135,7 +138,7 @@ class Pipeline:
         size = self.size(settings.width, settings.height, picture, whole=pad is not None)
         hole = images.mask_pixels(mask, *size)
         if not hole.any():
-            raise InputError("nothing is to be painted: give a mask_image that is white where to paint, or pad")
+            raise InputError("nothing is to be painted: give a mask_image that is white where to paint, more than half bright, or pad")
         task = tasks.Inpaint(images.pixels(picture, *size), hole, strength, denoising_start)
         return self.make(task, prompt, negative_prompt, settings, output, progress, size, notes)
 
@@ -179,11 +182,12 @@ class Pipeline:
         tile: pixels of `image` beyond which it is worked on in overlapping pieces of that size
         prompt, negative_prompt, output, progress: as for txt2img"""
         picture, f = images.read(image), self.model.vae_config.factor
-        if isinstance(tile, bool) or not isinstance(tile, int) or tile < 16:
+        if not is_whole(tile) or tile < 16:
             raise InputError(f"tile is {tile!r}; it must be a whole number of pixels, 16 or more")
+        size = f * picture.width, f * picture.height
+        self.model.most_pictures(*size, 1, branches=1, tile=tile)
         task = tasks.Upscale(images.pixels(picture, *picture.size), noise_level, tile)
-        return self.make(task, prompt, negative_prompt, settings, output, progress, (f * picture.width, f * picture.height),
-                         {"Noise level": noise_level})
+        return self.make(task, prompt, negative_prompt, settings, output, progress, size, {"Noise level": noise_level})
 
     # ---- what they share ----
 
@@ -198,34 +202,44 @@ class Pipeline:
         """A task from prompt to pictures.  notes: what pictures are to say of the task besides their settings."""
         if output not in ("pil", "array", "latent"):
             raise InputError(f"output is {output!r}; choose pil, array or latent")
-        run = self.prepare(task, prompt, negative_prompt, settings, size)
+        made = [self.finished(run, output, progress, notes or {})
+                for run in self.prepare(task, prompt, negative_prompt, settings, size).batches()]
+        if output != "pil":
+            return np.concatenate(made) if len(made) > 1 else made[0]
+        pictures = Images(picture for batch in made for picture in batch)
+        return pictures[0] if len(pictures) == 1 and isinstance(prompt, str) else pictures
+
+    def finished(self, run, output, progress, notes):
+        """What a run gives: latents, an array of pixels, or a list of PIL images that say how they were made."""
         with Progress(progress) as report:
             for step in run.steps():
                 report(step)
         if output == "latent":
             return step.latent
-        tile = task.tile if task.tile and max(step.latent.shape[1:3]) > task.tile else None
+        tile = run.task.tile if run.task.tile and max(step.latent.shape[1:3]) > run.task.tile else None
         array = self.model.decode(step.latent, tile)
         if output == "array":
             return array
-        pictures = Images(images.to_pil(array))
+        pictures = images.to_pil(array)
         for k, picture in enumerate(pictures):
-            made = self.settings_of(run, picture, k, notes or {})
+            made = self.settings_of(run, picture, k, notes)
             picture.info.update(parameters=metadata.parameters_text(*made), minisd=metadata.settings_json(*made))
-        return pictures[0] if len(pictures) == 1 and isinstance(prompt, str) else pictures
+        return pictures
 
     def settings_of(self, run, picture, k, notes):
-        """(prompt, negative prompt, settings) of the run's picture k, as it is to say them."""
+        """(prompt, negative prompt, settings) of the run's picture k, as written into it."""
         negative = run.negatives[k] if run.negatives and run.guidance_scale is not None else ""
         shared = not isinstance(run.seeds, list) and len(run.prompts) > 1
         return run.prompts[k], negative, metadata.settings_of_picture(
-            dataclasses.replace(run.settings, seed=run.seeds if not isinstance(run.seeds, list) else run.seeds[k]), picture.size,
+            dataclasses.replace(run.settings, seed=run.seeds if not isinstance(run.seeds, list) else run.seeds[k],
+                                prompt_2=run.prompts_2 and run.prompts_2[k], negative_prompt_2=run.negatives_2 and run.negatives_2[k]),
+            picture.size,
             model=self.model.checkpoint.name, sampler=run.settings.sampler or name_of(self.model.scheduler),
             notes={**self.provenance, **notes}, empty_negative=self.model.xl and run.negatives is not None and run.negatives[k] == "",
             batch=(k, len(run.prompts)) if shared else None)
 
     def check_resume(self, denoising_start, **settings):
-        """Raises InputError or CheckpointError where img2img could not go on from there with these Settings."""
+        """Raises InputError or CheckpointError if img2img cannot resume at denoising_start with these Settings."""
         tasks.require_channels(self.model, "img2img", self.model.vae_config.latent_channels)
         tasks.resume(denoising.make_sampler(self.model, Settings(**settings)), denoising_start)
 
@@ -239,6 +253,7 @@ class Pipeline:
             -(-n // f) * f if whole else max(f, n // f * f) for n in picture.size]
         width, height = own[0] if width is None else width, own[1] if height is None else height
         images.check_size(width, height, f)
+        self.model.most_pictures(width, height, 1, branches=1)
         return width, height
 
     def pixels(self, image, settings):
@@ -248,7 +263,7 @@ class Pipeline:
         return images.pixels(picture, *size), size
 
     def size_of_latents(self, latents, settings):
-        """(width, height) of the picture of latents that another model has made.  Raises InputError for what are no such latents."""
+        """(width, height) of the picture of latents that are given.  Raises InputError if they are no latents of this model."""
         f, channels = self.model.vae_config.factor, self.model.vae_config.latent_channels
         if latents.shape[-1] != channels or latents.dtype.kind != "f":
             raise InputError(f"image is {latents.dtype} of shape {latents.shape}; latents are floats of shape (B,h,w,{channels})")

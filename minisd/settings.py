@@ -128,9 +128,20 @@ def suggestion(unknown, known):
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
+MOST = 100_000                                               # pictures of one call
+
+
+def is_whole(value):
+    """A whole number, and no truth value."""
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
 def is_number(value):
     """A finite one, and no truth value."""
-    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool) and math.isfinite(value)
+    try:
+        return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:                                    # a whole number beyond floats
+        return False
 
 
 def pair_prompts(prompt, negative_prompt, num_images, name="negative_prompt"):
@@ -140,15 +151,16 @@ def pair_prompts(prompt, negative_prompt, num_images, name="negative_prompt"):
     prompts = [prompt] if isinstance(prompt, str) else prompt
     if not isinstance(prompts, (list, tuple)) or not prompts or not all(isinstance(p, str) for p in prompts):
         raise InputError(f"prompt is {prompt!r}; it must be a string or a list of strings")
-    if isinstance(num_images, bool) or not isinstance(num_images, (int, np.integer)) or num_images < 1:
-        raise InputError(f"num_images is {num_images!r}; it must be a whole number, 1 or more")
+    if not is_whole(num_images) or not 1 <= num_images * len(prompts) <= MOST:
+        raise InputError(f"num_images is {num_images!r}; it must be a whole number, 1 or more, and of {len(prompts)} prompts all pictures "
+                         f"{MOST:,} at most")
     if negative_prompt is None:
         return [p for p in prompts for _ in range(num_images)], None
     negatives = [negative_prompt] * len(prompts) if isinstance(negative_prompt, str) else negative_prompt
     if not isinstance(negatives, (list, tuple)) or not all(isinstance(n, str) for n in negatives):
         raise InputError(f"{name} is {negative_prompt!r}; it must be a string or a list of strings")
     if len(negatives) != len(prompts):
-        raise InputError(f"{len(prompts)} prompts, but {len(negatives)} of {name}; give one for each, or one for all")
+        raise InputError(f"{len(prompts)} prompts, but {len(negatives)} {name.replace('_', ' ')}s; give one for each, or one for all")
     return [p for p in prompts for _ in range(num_images)], [n for n in negatives for _ in range(num_images)]
 
 
@@ -174,7 +186,7 @@ def seeds(seed, count, shared):
         return list(seed)
     seed = secrets.randbits(32) if seed is None else seed
     rng.check_seed(seed)
-    return seed if shared else [seed + k if seed + k < 2**64 else seed + k - 2**64 for k in range(count)]
+    return int(seed) if shared else [int(seed) + k - (2**64 if int(seed) + k >= 2**64 else 0) for k in range(count)]
 
 
 def generators(seed, kind):
@@ -186,7 +198,7 @@ def generators(seed, kind):
 
 def check_reading(clip_skip, prompt_syntax, layers):
     """Raises InputError for a way to read prompts that there is not.  layers: of the text encoder."""
-    if clip_skip is not None and not (is_number(clip_skip) and isinstance(clip_skip, (int, np.integer)) and 1 <= clip_skip <= layers):
+    if clip_skip is not None and not (is_whole(clip_skip) and 1 <= clip_skip <= layers):
         raise InputError(f"clip_skip is {clip_skip!r}; this text encoder has {layers} layers: 1 takes the last one's, 2 the one before")
     if prompt_syntax not in ("a1111", "plain"):
         raise InputError(f"prompt_syntax is {prompt_syntax!r}; choose a1111 or plain")

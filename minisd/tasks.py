@@ -4,7 +4,7 @@ A Task is asked twice by a run (denoising.py).  first_step(run) checks that task
 computed, and says which step comes first; start(run) then computes the latents of that step.  Of a run they use its model, sampler and
 settings, its shape (B,h,w,4), and noise() and encode(), which draw from its generators."""
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from .diffusion.samplers import LCM, sampler
 from .errors import CheckpointError, InputError
 from .networks.config import whole
-from .settings import is_number
+from .settings import is_number, is_whole
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,11 @@ class Task:
     image_guidance_scale: float | None = None         # how strongly to follow the channels, where they are guided as the prompt is
     class_label: int | None = None          # of each picture, for a unet that has them
     tile: int | None = None                 # latent positions beyond which a large picture is worked on in overlapping pieces
+
+    def part(self, rows):
+        """The task of some of its pictures, a slice of them; those that share what they are given share it still."""
+        given = getattr(self, "pixels", None)
+        return self if given is None or len(given) == 1 else replace(self, pixels=given[rows])
 
 
 @dataclass(frozen=True)
@@ -118,7 +123,7 @@ class Blend:
 
     def __call__(self, x, i):
         last = i + 1 == len(self.sampler.timesteps)
-        return self.mask * x + (1 - self.mask) * (self.x0 if last else self.sampler.add_noise(self.x0, self.noise, i + 1))
+        return self.mask * x + (1 - self.mask) * (self.x0 if last else self.sampler.keep(self.x0, self.noise, i + 1))
 
 
 @dataclass(frozen=True)
@@ -172,7 +177,7 @@ class Upscale(Task):
         require_channels(model, "upscale", model.vae_config.latent_channels + 3)
         most = min(whole("model_index", {"max_noise_level": 350, **model.checkpoint.index}, "max_noise_level"),
                    model.unet_config.num_class_embeds - 1)
-        if isinstance(self.noise_level, bool) or not isinstance(self.noise_level, int) or not 0 <= self.noise_level <= most:
+        if not is_whole(self.noise_level) or not 0 <= self.noise_level <= most:
             raise InputError(f"noise_level is {self.noise_level!r}; it must be a whole number from 0 to {most}")
         if not model.checkpoint.low_res_scheduler:
             raise CheckpointError(f"{model.checkpoint.folder}: no low_res_scheduler, which says how an upscaler's image is noised")
@@ -192,7 +197,7 @@ class Upscale(Task):
 
 def check_strength(strength):
     if not is_number(strength) or not 0 < strength <= 1:
-        raise InputError(f"strength is {strength!r}; it must be above 0, which would change nothing, and at most 1")
+        raise InputError(f"strength is {strength!r}; it must be above 0 (the image as it is) and at most 1 (all new)")
 
 
 def first_step(sampler, steps, strength):
@@ -213,9 +218,9 @@ def require_middle(sampler):
 
 
 def stop(sampler, share):
-    """The number of the step before which a run ends that leaves the rest to another model: share of the training's timesteps.
+    """The number of the step to stop before for a denoising_end, a share of the training's timesteps.
 
-    Raises InputError where that is the first."""
+    Raises InputError if it is the first."""
     last = steps_above(sampler, share)
     if last == 0:
         raise InputError(f"denoising_end {share:g} leaves no step of {len(sampler.timesteps)}; use more of either")
@@ -223,7 +228,7 @@ def stop(sampler, share):
 
 
 def resume(sampler, share):
-    """The number of the step with which such another run starts.  Raises InputError for a share that leaves it none."""
+    """The number of the step to resume with for a denoising_start, such a share.  Raises InputError if it leaves no step."""
     if not is_number(share) or not 0 < share < 1:
         raise InputError(f"denoising_start is {share!r}; it must be a number above 0 and below 1")
     require_middle(sampler)
@@ -234,6 +239,7 @@ def resume(sampler, share):
 
 
 def steps_above(sampler, share):
+    """How many of the sampler's timesteps come before that share."""
     n = len(sampler.abar)
     return len([t for t in sampler.timesteps if t >= round(n - share * n)])
 
@@ -243,7 +249,8 @@ def require_channels(model, task, channels):
     found = model.unet_config.in_channels
     if found != channels:
         own = model.vae_config.latent_channels
-        use = {own: ": this is a model for txt2img and img2img", 2 * own + 1: ": this is an inpainting model; use 'minisd inpaint'",
+        use = {own: ": this is a model for txt2img, img2img and inpaint; give another, with -m or load()",
+               2 * own + 1: ": this is an inpainting model; use 'minisd inpaint'",
                2 * own: ": this is an instruct-pix2pix model; use 'minisd pix2pix'", own + 3: ": this is an upscaler; use 'minisd upscale'",
                own + 1: ": this is a model for depth2img"}.get(found, ": this model is for another task")
         raise CheckpointError(f"unet: conv_in takes {found} channels, {task}'s latents have {channels}{use}")

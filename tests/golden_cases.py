@@ -95,7 +95,8 @@ TASKS = {
     "inpaint 9 half": ("sd2", "inpaint", 9, dict(A_FOX, strength=0.5, sampler="dpmpp_2m")),
     **{f"img2img {s}": ("sd2", "img2img", 4, dict(A_FOX, strength=0.6, sampler=s))
        for s in ("ddpm", "ddim", "euler", "euler_a", "heun", "dpm2", "dpm2_a", "dpmpp_2m", "dpmpp_2m_sde", "unipc")},
-    **{f"inpaint {s}": ("sd2", "inpaint", 4, dict(A_FOX, strength=0.8, sampler=s)) for s in ("ddim", "euler", "heun", "dpm2", "unipc", *STOCHASTIC)},
+    **{f"inpaint {s}": ("sd2", "inpaint", 4, dict(A_FOX, strength=0.8, sampler=s))
+       for s in ("ddim", "euler", "heun", "dpm2", "unipc", *STOCHASTIC)},
 }
 
 # Other families: name -> (the reference's kind of pipeline, models, scheduler_config.json, what model_index.json says besides)
@@ -126,7 +127,8 @@ RUNS = {
     "xl negative": ("xl", "txt2img", [], 4, dict(A_CASTLE, negative_prompt="blurry", original_size=(40, 30), target_size=(64, 96),
                                                  crops_coords_top_left=(3, 5), guidance_rescale=0.6)),
     "xl skip": ("xl", "txt2img", [], 4, dict(A_CASTLE, clip_skip=3, sampler="dpmpp_2m")),
-    "xl other prompts": ("xl", "txt2img", [], 4, dict(A_CASTLE, prompt_2="in fog", negative_prompt="blurry", negative_prompt_2="red")),
+    "xl other prompts": ("xl", "txt2img", [], 4, dict(A_CASTLE, prompt_2="in fog", negative_prompt="blurry",
+                                                      negative_prompt_2="red")),
     "xl negative sizes": ("xl", "txt2img", [], 4, dict(A_CASTLE, negative_prompt="", negative_original_size=(40, 30),
                                                        negative_target_size=(64, 96), negative_crops_coords_top_left=(3, 5))),
     "xl given noise": ("xl", "txt2img", [], 4, dict(A_CASTLE, latents="drawn", sampler="euler_a")),

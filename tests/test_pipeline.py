@@ -190,7 +190,7 @@ REFUSED = [
     (dict(width="64"), "multiple of 8"), (dict(seed=1.5), "whole number"), (dict(seed=2**64), "whole number"),
     (dict(seed=[1, 2]), "2 seeds for 1 pictures"), (dict(guidance_scale=float("nan")), "guidance_scale is nan"),
     (dict(guidance_scale="high"), "must be a number"), (dict(sampler="eular"), "choose one of ddim, euler"),
-    (dict(sampler="ddim", sigmas="karras"), "with euler, heun"), (dict(sampler="euler", sigmas="cosine"), "'karras' or 'exponential'"),
+    (dict(sampler="ddim", sigmas="karras"), "with one of euler, heun"), (dict(sampler="euler", sigmas="cosine"), "'karras' or 'exponential'"),
     (dict(sampler="euler", eta=0.5), "eta is ddim's alone"), (dict(sampler="ddim", eta=2.0), "0 .deterministic. to 1"),
     (dict(timestep_spacing="even"), "leading, linspace or trailing"), (dict(rng="mps"), "cpu or cuda"),
     (dict(output="jpeg"), "pil, array or latent"), (dict(num_images=0), "1 or more"), (dict(prompt=3), "string or a list"),

@@ -4,9 +4,10 @@ that each thread works in.
 NumPy lets go of Python's lock inside a ufunc and inside BLAS, so Python threads compute side by side.  Meanwhile BLAS itself
 is held to one thread: it would start threads of its own in each."""
 import os
+import queue
 import threading
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
 
 import numpy as np
@@ -16,9 +17,10 @@ from ..errors import InputError
 
 _count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 _pool = None
+MOST = 1024
 _here = threading.local()                                    # .busy: this thread is inside a job
 _buffers: dict = {}                                          # (thread, name) -> bytes
-_budget = 64 << 20
+_frugal: list = []                                           # the budgets of those that want little memory used
 _blas, _limit, _limited, _lock = None, None, 0, threading.Lock()                              # _limited: calls that hold BLAS
 
 
@@ -30,9 +32,46 @@ def count():
 def use(n):
     """Compute with n threads from now on.  Raises InputError for what is no number of threads."""
     global _count, _pool
-    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-        raise InputError(f"threads is {n!r}; it must be a whole number, 1 or more")
-    _count, _pool = n, None
+    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or not 1 <= n <= MOST:
+        raise InputError(f"threads is {n!r}; it must be a whole number from 1 to {MOST}")
+    with _lock:
+        before, _count, _pool = _pool, int(n), None
+    if before is not None:
+        before.close()
+
+
+class Pool:
+    """n threads that do what is put before them.
+
+    Daemons, unlike those of concurrent.futures: there, Ctrl-C while the first thread starts leaves one that the interpreter waits for at
+    its end, for ever."""
+
+    def __init__(self, n):
+        self.jobs = queue.SimpleQueue()
+        self.count = n
+        for k in range(n):
+            threading.Thread(target=self.serve, name=f"minisd-{k}", daemon=True).start()
+
+    def serve(self):
+        while True:
+            future, job = self.jobs.get()
+            if job is None:
+                return
+            try:
+                future.set_result(job())
+            except BaseException as e:                       # whose, parallel() raises
+                future.set_exception(e)
+            del future, job                                  # until the next comes, nothing of this one is held
+
+    def submit(self, job):
+        future = Future()
+        self.jobs.put((future, job))
+        return future
+
+    def close(self):
+        """End the threads, after what was put before them."""
+        for _ in range(self.count):
+            self.jobs.put((None, None))
 
 
 def parallel(job, items, together=1):
@@ -65,9 +104,12 @@ def parallel(job, items, together=1):
     helpers = max(0, min(_count, len(todo) // together) - 1)
     with blas_on_one_thread():
         if helpers:
-            _pool = _pool or ThreadPoolExecutor(_count - 1, "minisd")
-        others = [_pool.submit(work) for _ in range(helpers)]
+            with _lock:
+                pool = _pool = _pool or Pool(_count - 1)
+        others = []
         try:
+            for _ in range(helpers):
+                others.append(pool.submit(work))
             work()
         finally:
             errors = [other.exception() for other in others]
@@ -99,6 +141,7 @@ def forget():
     if _limited:
         _limit.restore_original_limits()
     _pool, _lock, _limited = None, threading.Lock(), 0
+    _frugal.clear()
 
 
 if hasattr(os, "register_at_fork"):
@@ -122,18 +165,17 @@ def scratch(name, shape, dtype=np.float32):
 
 def budget():
     """Bytes of intermediate results that an operation should hold at a time: more are faster, up to what the caches hold."""
-    return _budget
+    return min([64 << 20, *_frugal])
 
 
 @contextmanager
 def frugal(held=8 << 20):
-    """Meanwhile budget() is this much."""
-    global _budget
-    before, _budget = _budget, held
+    """Meanwhile budget() is no more than this, for all threads."""
+    _frugal.append(held)
     try:
         yield
     finally:
-        _budget = before
+        _frugal.remove(held)
 
 
 def release():

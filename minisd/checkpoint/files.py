@@ -1,14 +1,17 @@
 """A model's files: safetensors, read one array at a time, JSON and text.  Nothing is ever unpickled."""
 import json
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, InputError
 
 # Of a network's weight files.
 STEMS = {"text_encoder": "model", "text_encoder_2": "model", **dict.fromkeys(("unet", "vae", "controlnet"), "diffusion_pytorch_model")}
+
+DEEPEST = 30                                                 # parts of a weight's name
 
 DTYPES = ("F16", "BF16", "F32", "F64")                       # of weights
 NUMBERS = {"F16": "<f2", "BF16": "<u2", "F32": "<f4", "F64": "<f8", "I32": "<i4", "I64": "<i8"}
@@ -33,6 +36,8 @@ class TensorFiles(Mapping):
                 header = json.loads(file.read(size))
             self.metadata.update(header.pop("__metadata__", None) or {})
             for name, entry in header.items():
+                if name.count(".") > DEEPEST:
+                    raise CheckpointError(f"{path}: a name of {name.count('.') + 1:,} parts, {name[:60]}...: no network is so deep")
                 self._where[name] = path, 8 + size + entry["data_offsets"][0], entry["dtype"], tuple(entry["shape"])
 
     def __iter__(self): return iter(self._where)
@@ -76,21 +81,38 @@ def weight_files(folder, stem, variant=None):
         if whole.is_file():
             return [whole]
         if index.is_file():
-            shards = sorted(set(read_json(index).get("weight_map", {}).values()))
+            places = read_json(index).get("weight_map")
+            shards = sorted(set(places.values())) if isinstance(places, dict) and all(map(is_name, places.values())) else []
             absent = [s for s in shards if not (folder / s).is_file()]
             if absent or not shards:
                 raise CheckpointError(f"{index}: names {len(shards)} files, of which {', '.join(absent) or 'none'} "
                                       "cannot be found; copy or download them again")
             return [folder / s for s in shards]
-    found = sorted(f.name for f in folder.iterdir() if f.suffix in (".bin", ".ckpt", ".pt", ".pth", ".safetensors"))
+    found = sorted(f.name for f in folder.iterdir() if f.suffix.lower() in (".bin", ".ckpt", ".pt", ".pth", ".safetensors"))
     refuse_pickle(*(folder / f for f in found))
     raise CheckpointError(f"{folder}: no {stem}{'.' + variant if variant else ''}.safetensors, only {', '.join(found) or 'no weights'}")
+
+
+def as_path(given):
+    """A path, of a string or a Path.  Raises InputError for what is none, or what the system takes for none."""
+    if not isinstance(given, (str, Path)) or str(given) == "":
+        raise InputError(f"{given!r:.80} is no path")
+    try:
+        Path(given).exists()
+    except (OSError, ValueError) as e:                       # a name too long to be one, or with a 0 in it
+        raise InputError(f"{str(given)[:80]}: no path ({getattr(e, 'strerror', None) or e})") from e
+    return Path(given)
+
+
+def is_name(name):
+    """Whether this is the name of a file in the same folder, and leads nowhere else."""
+    return isinstance(name, str) and name not in ("", ".", "..") and not any(c in name for c in "/\\:\0")
 
 
 def refuse_pickle(*paths):
     """Raises CheckpointError for Python pickles, which can run any program when they are opened."""
     for path in paths:
-        if path.suffix in (".bin", ".ckpt", ".pt", ".pth"):
+        if path.suffix.lower() in (".bin", ".ckpt", ".pt", ".pth"):
             raise CheckpointError(
                 f"{path}: a Python pickle, which minisd never opens, since opening one can run any program.  Convert it where you "
                 "trust it: with diffusers, StableDiffusionPipeline.from_pretrained(folder).save_pretrained(new_folder, "
@@ -103,7 +125,7 @@ def read_json(path):
         return {}
     try:
         found = json.loads(read_text(path))
-    except json.JSONDecodeError as e:
+    except (ValueError, RecursionError) as e:                # also numbers of thousands of digits, and lists as deep
         raise CheckpointError(f"{path}: damaged, not readable as JSON ({e}); copy or download it again") from e
     if not isinstance(found, dict):
         raise CheckpointError(f"{path}: holds a {type(found).__name__}, where names and values were expected; copy or download it again")

@@ -2,9 +2,10 @@
 import re
 from pathlib import Path
 
-from ..errors import InputError
-from .files import STEMS, refuse_pickle
+from ..errors import InputError, listed
+from .files import STEMS, as_path, refuse_pickle
 
+TIMEOUT = 5                                                  # seconds to wait for the hub's list of a repository's files
 SHIPPED = Path(__file__).parent.parent / "models" / "icons"       # the model that comes with minisd
 
 
@@ -21,23 +22,21 @@ def find_part(path):
 
 def find(model, wanted):
     """A path, or a hub id's files of wanted(names of all), fetched."""
-    if not isinstance(model, (str, Path)) or str(model) == "":
-        raise InputError(f"{model!r} is no path and no hub id")
-    path = Path(model)
-    try:
-        if path.exists():
-            return path
-    except OSError as e:                                     # a name too long to be one
-        raise InputError(f"{str(model)[:80]}...: {e.strerror}") from e
-    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(model)) or path.suffix == ".safetensors":
+    path = as_path(model)
+    if path.exists():
+        return path
+    if not re.fullmatch(r"[a-zA-Z0-9_][\w.-]{0,95}/[a-zA-Z0-9_][\w.-]{0,95}", str(model), re.ASCII) or path.suffix == ".safetensors":
         raise InputError(f"{model}: no such file or folder, and no hub id, which is owner/name")
+    if path.parent.is_dir():
+        there = listed(sorted(p.name for p in path.parent.iterdir()))
+        raise InputError(f"{model}: no such file or folder; {path.parent} holds {there or 'nothing'}")
     import huggingface_hub  # here, since importing it costs as much as all the rest
     try:
-        names = huggingface_hub.list_repo_files(str(model))
+        names = [file.rfilename for file in huggingface_hub.HfApi().repo_info(str(model), timeout=TIMEOUT).siblings]
     except Exception as e:                                   # whatever its network layer raises; the cache may have the model
         try:
             return Path(huggingface_hub.snapshot_download(str(model), local_files_only=True))
-        except Exception:
+        except Exception:                                    # nothing in the cache: what the hub said counts
             reason = (str(e).strip() or type(e).__name__).split("\n")[0]
             raise InputError(f"{model}: no such folder here, and not to be had from the hub ({reason}); "
                              "check the name and the network") from e

@@ -1,10 +1,8 @@
 """Textual inversion: a word of one's own, as vectors that stand in a prompt where tokens' vectors do.   Gal et al. 2022, section 4."""
-from pathlib import Path
-
 import numpy as np
 
 from ..errors import CheckpointError, InputError
-from .files import TensorFiles, refuse_pickle
+from .files import TensorFiles, as_path, refuse_pickle
 from .kinds import WORD, explained, kind
 
 SETS = {"clip_l": 0, "clip_g": 1}                            # in files for Stable Diffusion XL: the text encoder
@@ -15,9 +13,11 @@ def read(path, token=None):
 
     diffusers' files hold one array under the token's name, AUTOMATIC1111's one called emb_params, those for Stable Diffusion XL
     clip_l and clip_g.  Raises InputError if there is no such file, CheckpointError for a file of another kind."""
-    path = Path(path)
+    path = as_path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file")
+    if not isinstance(token, (str, type(None))):
+        raise InputError(f"the word of {path} is {token!r}; it must be a string")
     refuse_pickle(path)
     tensors = TensorFiles([path])
     names = [n for n in tensors if len(tensors.shape(n)) in (1, 2) and 0 not in tensors.shape(n)]

@@ -6,12 +6,12 @@ import json
 import math
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from ..errors import CheckpointError, InputError
-from .files import TensorFiles, read_json, refuse_pickle
+from ..settings import is_number
+from .files import TensorFiles, as_path, read_json, refuse_pickle
 from .kinds import explained
 from .ldm import RESNET, ldm_places
 
@@ -45,7 +45,7 @@ def read(path):
     """-> (the file, its tensors, {layer: {"down", "up" or "alpha": key}}, keys that are none of these, adapter_config.json's contents).
 
     Raises InputError if there is no such file, CheckpointError if it is no LoRA, or of a kind that minisd does not know."""
-    path = Path(path)
+    path = as_path(path)
     folder, file = (path, path / "adapter_model.safetensors") if path.is_dir() else (path.parent, path)
     if not file.is_file():
         raise InputError(f"{file}: no such file")
@@ -70,7 +70,7 @@ def read(path):
     try:
         adapter = read_json(folder / "adapter_config.json") if path.is_dir() else json.loads(
             tensors.metadata.get("lora_adapter_metadata", "{}"))
-    except json.JSONDecodeError as e:
+    except (ValueError, RecursionError) as e:
         raise CheckpointError(f"{file}: its lora_adapter_metadata is damaged ({e})") from e
     if not isinstance(adapter, dict):
         raise CheckpointError(f"{file}: its lora_adapter_metadata is a {type(adapter).__name__}, where names and values were expected")
@@ -85,12 +85,12 @@ def layers_of(path):
 
 
 def add(components, path, weight=1.0):
-    """Let components (text_encoder, unet, vae) add this file's deltas to the weights that they give from now on.
+    """Let components (text_encoder, unet, vae) add this file's deltas to the weights that they give from now on: Component.weights() sums.
 
     -> names of layers in the file that the model does not have.  Raises InputError for a weight that is no number; CheckpointError
     for a file that is no LoRA, is of a kind that minisd does not know, or does not fit the model."""
-    path = Path(path)
-    if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not math.isfinite(weight):
+    path = as_path(path)
+    if not is_number(weight):
         raise InputError(f"the weight of {path} is {weight!r}; it must be a number, 1 as a rule")
     file, tensors, layers, unknown, adapter = read(path)
     known = tables(components)
@@ -102,7 +102,7 @@ def add(components, path, weight=1.0):
         elif not {"down", "up"} <= set(keys):
             raise CheckpointError(f"{file}: {layer} has {', '.join(keys)}; it needs both matrices: the file is incomplete")
         else:
-            share = weight * scale(file, tensors, layer, keys, adapter, place[0].name)
+            share = float(weight) * scale(file, tensors, layer, keys, adapter, place[0].name)
             found.append((*place, Delta(tensors, keys["down"], keys["up"], share)))
     if not found:
         raise CheckpointError(f"{file}: none of its {len(layers)} layers is in this model: a LoRA for another one, or with names that "
@@ -110,7 +110,8 @@ def add(components, path, weight=1.0):
     for component, name, delta in found:                     # all are looked at before any counts
         O, rank = tensors.shape(delta.up)[:2]
         rows, size = component.shapes()[name][0], math.prod(component.shapes()[name])
-        if rank != tensors.shape(delta.down)[0] or O != rows or O * math.prod(tensors.shape(delta.down)[1:]) != size:
+        windows = math.prod(tensors.shape(delta.up)[2:])     # of up: 1, the window is down's
+        if windows != 1 or rank != tensors.shape(delta.down)[0] or O != rows or O * math.prod(tensors.shape(delta.down)[1:]) != size:
             raise CheckpointError(f"{file}: {delta.up} {tensors.shape(delta.up)} and {delta.down} {tensors.shape(delta.down)} do not "
                                   f"give {component.shapes()[name]}, as {component.name}: {name} is: made for another model")
     for component, name, delta in found:
@@ -141,6 +142,15 @@ def find(layer, known):
     return table.get(path) or table.get(f"{path}_0")         # to_out, where the layer is to_out.0
 
 
+def ends(layer, pattern, file):
+    """Whether a layer's name is this, or ends in it, from a dot on.  peft takes a regular expression here; one that is not plainly a name
+    is refused, since running a stranger's can take for ever."""
+    name = pattern.removeprefix("^").removesuffix("$").replace("\\.", ".")
+    if not re.fullmatch(r"[\w.-]+", name):
+        raise CheckpointError(f"{file}: alpha_pattern has {pattern!r:.80}, which is more than a layer's name; minisd reads names alone")
+    return f".{layer}".endswith(f".{name}")
+
+
 def scale(file, tensors, layer, keys, adapter, component):
     """alpha / rank; 1 where there is no alpha.  peft's adapter_config.json may give it for all layers, or for those whose name a pattern
     ends, or want sqrt(rank)."""
@@ -148,8 +158,8 @@ def scale(file, tensors, layer, keys, adapter, component):
     own = {k.removeprefix(f"{component}."): v for k, v in adapter.items() if k.startswith(f"{component}.")} or adapter
     alpha, patterns = own.get("lora_alpha", rank), own.get("alpha_pattern") or {}
     if isinstance(patterns, dict):
-        alpha = next((v for k, v in patterns.items() if re.fullmatch(rf"(.*\.)?({k})", layer)), alpha)
+        alpha = next((v for k, v in patterns.items() if ends(layer, k, file)), alpha)
     alpha = float(tensors[keys["alpha"]].reshape(-1)[0]) if "alpha" in keys else alpha
-    if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not math.isfinite(alpha):
-        raise CheckpointError(f"{file}: the alpha of {layer} is {alpha!r}; it must be a number")
+    if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not -1e9 < alpha < 1e9:
+        raise CheckpointError(f"{file}: the alpha of {layer} is {alpha!r:.80}; it must be a number")
     return alpha / (math.sqrt(rank) if own.get("use_rslora") else rank)

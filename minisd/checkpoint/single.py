@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import CheckpointError, InputError
+from ..errors import CheckpointError, InputError, warn
 from ..networks import unet
 from ..networks.vae_config import TinyConfig
 from . import ldm
@@ -72,6 +72,9 @@ def open_model(path, variant=None, prediction_type=None, extract_ema=False):
         raise InputError(f"{path}: a folder has no EMA weights beside the others; extract_ema is for single files")
     opened = open_folder(path, variant)
     if prediction_type is not None:
+        says = opened.scheduler.get("prediction_type")
+        if says not in (None, prediction_type):
+            warn(f"{path}: prediction_type is {prediction_type!r}, where the model's scheduler_config.json says {says!r}")
         opened.scheduler = {**opened.scheduler, "prediction_type": checked(prediction_type)}
     return opened, []
 

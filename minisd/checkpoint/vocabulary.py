@@ -8,11 +8,24 @@ SPECIAL = "unk_token", "bos_token", "eos_token", "pad_token"
 
 
 def read_vocabulary(folder, length=None):
+    """From a tokenizer's folder: see contents().  Raises CheckpointError if it holds no CLIP tokenizer, or one of other contents."""
+    try:
+        found = contents(Path(folder), length)
+        counts = isinstance(found["vocab"], dict) and all(isinstance(i, int) for i in found["vocab"].values())
+        pairs = all(len(pair) == 2 and all(isinstance(part, str) for part in pair) for pair in found["merges"])
+        names = [t if isinstance(t, str) else t["content"] for t in (*found["special"].values(), *found["added"])]
+        if not (counts and pairs and all(isinstance(name, str) for name in names)):
+            raise TypeError("a token, a merge or an id of another kind")
+    except (TypeError, KeyError, ValueError, AttributeError, OverflowError) as e:
+        raise CheckpointError(f"{folder}: no CLIP tokenizer, or a damaged one ({e}); copy or download it again") from e
+    return found
+
+
+def contents(folder, length):
     """From vocab.json and merges.txt, or tokenizer.json; the special tokens from special_tokens_map.json where there is one, else from
     tokenizer_config.json -> {"vocab": {token: id}, "merges": [(left, right)], "special": ..., "length": ..., "added": [...]}
 
-    length: what the text encoder can take, if less.  Raises CheckpointError if the folder holds no CLIP tokenizer."""
-    folder = Path(folder)
+    length: what the text encoder can take, if less"""
     config, special_map = read_json(folder / "tokenizer_config.json"), read_json(folder / "special_tokens_map.json")
     if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
         vocab = read_json(folder / "vocab.json")
@@ -29,6 +42,9 @@ def read_vocabulary(folder, length=None):
     added.update({i: {"content": t} for t, i in read_json(folder / "added_tokens.json").items()})
     added.update({int(i): t for i, t in config.get("added_tokens_decoder", {}).items()})
     special = {k: special_map.get(k) or config.get(k) for k in SPECIAL if special_map.get(k) or config.get(k)}
-    limits = [n for n in (config.get("model_max_length"), length) if n is not None and n < 1e6]
-    return dict(vocab=vocab, merges=merges, special=special, length=int(min(limits, default=77)),
+    limits = [n for n in (config.get("model_max_length"), length) if n is not None and n < 1e6]      # larger ones mean none
+    if not all(isinstance(n, int) and n > 2 for n in limits):
+        raise CheckpointError(f"{folder}/tokenizer_config.json: model_max_length is {config.get('model_max_length')!r}; it must be a whole "
+                              "number above 2, 77 as a rule")
+    return dict(vocab=vocab, merges=merges, special=special, length=min(limits, default=77),
                 added=[t for _, t in sorted(added.items())])

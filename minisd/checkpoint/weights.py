@@ -26,6 +26,11 @@ def engine_shape(shape):
     return (*shape[2:], shape[1], shape[0]) if len(shape) == 4 else tuple(shape)
 
 
+def in_order(name):
+    """For sorting names: numbers by their size, after words."""
+    return [(k.isdecimal(), len(k) if k.isdecimal() else 0, k) for k in name.split(".")]
+
+
 class Weights:
     """One node of a checkpoint: children by attribute or index, arrays at the leaves, fetched when first asked for."""
 
@@ -37,7 +42,7 @@ class Weights:
         """The root node over `names`; load(name) -> array is called for each weight that a layer asks for: once, or each time
         if they are not to `keep`, which takes little memory and more time.  shapes: {name: shape}, of what load() gives, if known before"""
         tree = {}
-        for name in sorted(names, key=lambda s: [(k.isdigit(), int(k) if k.isdigit() else k) for k in s.split(".")]):
+        for name in sorted(names, key=in_order):
             *parents, leaf = name.split(".")
             node = tree
             for part in parents:

@@ -1,10 +1,12 @@
-"""The command line's commands.  Exit codes: 0 done, 1 an error said in words, 2 bad usage, 130 interrupted."""
+"""The command line's commands.  Exit codes: 0 done, 1 an error said in words, 2 bad usage, 130 interrupted,
+143 terminated."""
 import argparse
 import os
 import sys
 import warnings
 
 from ..errors import InputError, MinisdError
+from . import terminal
 from .options import in_options, parser
 
 
@@ -17,7 +19,7 @@ def inspect(a):
     from ..checkpoint import hub
     from ..probe import describe
     lines, whole = describe.inspect(hub.find_folder(a.model, a.variant), a.variant)
-    print("\n".join(lines))
+    terminal.show("\n".join(lines))
     return 0 if whole else 1
 
 
@@ -49,6 +51,11 @@ COMMANDS = {"inspect": inspect, "selftest": selftest, "completion": completion}
 
 def main(argv=None):
     """Run one command -> its exit code.  With MINISD_DEBUG set, errors show where they come from."""
+    with terminal.prepared():
+        return command(sys.argv[1:] if argv is None else list(argv))
+
+
+def command(argv):
     a, shown = parser().parse_args(argv), set()
 
     def show(message, *_, **__):
@@ -60,7 +67,7 @@ def main(argv=None):
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = show
-        a.given = sys.argv[1:] if argv is None else list(argv)
+        a.given = argv
         return run(a)
 
 
@@ -74,15 +81,26 @@ def run(a):
         code = COMMANDS.get(a.command, painted)(a)
         sys.stdout.flush()                                   # here, so that a closed pipe is met inside the try
         return code
-    except (MinisdError, MemoryError, BrokenPipeError) as e:
+    except (MinisdError, MemoryError, OSError) as e:
         if os.environ.get("MINISD_DEBUG"):
             raise
-        if isinstance(e, BrokenPipeError):                   # `minisd inspect ... | head`
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())      # so that closing it does not complain
-            return 1
-        memory = "not enough memory: " if isinstance(e, MemoryError) else ""
-        print(f"minisd: error: {memory}{in_options(str(e)) if isinstance(e, InputError) else e}", file=sys.stderr)
+        if isinstance(e, OSError):                           # files' are errors of ours: this is standard output, closed or full
+            terminal.silence()
+        if not isinstance(e, BrokenPipeError):               # that is `minisd inspect ... | head`
+            print(f"minisd: error: {said(e)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("minisd: interrupted; no half-written file is left", file=sys.stderr)
         return 130
+    except terminal.Terminated:
+        print("minisd: terminated; no half-written file is left", file=sys.stderr)
+        return 143
+
+
+def said(e):
+    """An error in words."""
+    if isinstance(e, OSError):
+        return f"standard output: {e.strerror}"
+    if isinstance(e, MemoryError):
+        return f"not enough memory: {e}"
+    return in_options(str(e)) if isinstance(e, InputError) else str(e)

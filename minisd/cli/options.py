@@ -4,7 +4,7 @@ import re
 
 from .. import __version__
 from ..diffusion.samplers import SAMPLERS
-from ..errors import InputError
+from ..errors import InputError, printable
 from ..settings import suggestion
 
 IMAGE = "an image file, of any kind that Pillow reads"
@@ -16,7 +16,8 @@ NAMES = {"num_inference_steps": "--steps", "guidance_scale": "--guidance", "guid
          "controlnet_conditioning_scale": "--control-scale", "prompt_syntax": "--prompt-syntax", "negative_prompt": "--negative",
          "prompt_2": "--prompt-2", "negative_prompt_2": "--negative-2",
          "image_guidance_scale": "--image-guidance", "prediction_type": "--prediction-type", "mask_image": "--mask",
-         "noise_level": "--noise-level", "depth_map": "--depth", "controlnet=": "--controlnet", "low_memory": "--low-memory"}
+         "noise_level": "--noise-level", "depth_map": "--depth", "controlnet=": "--controlnet", "low_memory": "--low-memory",
+         "low_memory=True": "--low-memory"}
 # What other programs call them: sd.cpp, AUTOMATIC1111, diffusers.
 ALIASES = {"--cfg": "--guidance", "--cfg-scale": "--guidance", "--guidance-scale": "--guidance", "--scale": "--guidance",
            "--negative-prompt": "--negative", "--width": "--size", "--height": "--size", "--batch-count": "-n",
@@ -31,14 +32,19 @@ class Parser(argparse.ArgumentParser):
         super().__init__(*args, allow_abbrev=False, **kwargs)
 
     def error(self, message):
-        unknown = re.match(r"unrecognized arguments: (--?[\w-]+)", message)
-        super().error(message + (self.nearest(unknown[1]) if unknown else ""))
+        unknown = re.match(r"unrecognized arguments: (--?[\w-]+)?", message)
+        hint = "" if not unknown else self.nearest(unknown[1]) if unknown[1] else "; a prompt of several words stands in quotes"
+        super().error(printable(message) + hint)
 
     def nearest(self, unknown):
         known = [option for action in self._actions for option in action.option_strings]
         for action in self._actions:                         # unknown options reach the outer parser, which has the inner ones
             if isinstance(action, argparse._SubParsersAction):
                 known += [o for p in action.choices.values() for a in p._actions for o in a.option_strings]
+        if unknown in known:
+            tasks = [name for a in self._actions if isinstance(a, argparse._SubParsersAction) for name, p in a.choices.items()
+                     if unknown in p._option_string_actions]
+            return f"; it is an option of {', '.join(tasks)}"
         return f"; did you mean {ALIASES[unknown]}?" if ALIASES.get(unknown) in known else suggestion(unknown, known).replace("'", "")
 
 
@@ -104,7 +110,8 @@ def parser():
 
 def strength(p, default):
     p.add_argument("--strength", type=float, default=default,
-                   help="share of the steps that are taken, from 0 (the image as it is) to 1 (all new) (%(default)s)")
+                   metavar="N",
+                   help="share of the steps that are taken, above 0 (the image as it is) to 1 (all new) (%(default)s)")
 
 
 def painting(p, own, size, steps=20, guidance=7.5):
@@ -194,4 +201,5 @@ def file_and_weight(text):
 
 def in_options(message):
     """A message with the options' names in place of Python's."""
-    return re.sub(rf"\b({'|'.join(NAMES)})(?!\w)", lambda m: NAMES[m[1]], message)
+    longest_first = sorted(NAMES, key=len, reverse=True)
+    return re.sub(rf"\b({'|'.join(longest_first)})(?!\w)", lambda m: NAMES[m[1]], message)

@@ -14,9 +14,11 @@ from ..image.saving import check_place, save, save_animation
 from ..loading import load
 from ..probe.preview import Preview
 from ..probe.profile import profile
-from ..settings import Settings
+from ..settings import MOST, Settings
+from ..settings import seeds as seeds_of
 from .options import file_and_weight, size
 from .repeat import require
+from .terminal import show
 
 
 def paint(a):
@@ -24,13 +26,16 @@ def paint(a):
     check(a)
     prompts = [prompt for prompt in prompt_list(a) for _ in range(a.n)]
     paths = numbered(Path(a.output), len(prompts))
+    others = [Path(p) for p in (a.preview, a.grid, a.save_steps) if p]
+    if len({*paths, *others}) < len(paths) + len(others):
+        raise InputError("two of -o, --preview, --grid and --save-steps name the same file; give each its own")
     for path in [*paths, *(Path(p) for p in (a.preview, a.grid) if p)]:
         check_place(path)
     if a.save_steps:
         check_place(a.save_steps, (".gif",))
     width, height = size(a.size) if getattr(a, "size", None) else (None, None)
     seed = secrets.randbits(32) if a.seed is None else a.seed
-    seeds = [seed + k for k in range(len(prompts))]
+    seeds = seeds_of(seed, len(prompts), shared=False)
     if a.threads is not None:
         threads.use(a.threads)
     pipe, refiner = open_models(a)
@@ -53,14 +58,16 @@ def paint(a):
                     for prompt, latent, s in zip(prompts, latents, seeds))
         for picture, path, s in zip(made, paths, seeds):
             save(path, picture)
-            pictures.append(picture)
-            print(f"{path}: {picture.width}x{picture.height}, seed {s}")
+            watcher.close()
+            if a.grid:
+                pictures.append(picture)
+            show(f"{path}: {picture.width}x{picture.height}, seed {s}")
     if a.grid:
         save(a.grid, grid(pictures))
     if a.save_steps:
         save_animation(a.save_steps, watcher.frames, 0.2)
     if a.profile:
-        print(profiled.table())
+        show(profiled.table())
     return 0
 
 
@@ -71,8 +78,8 @@ def numbered(path, count):
 
 def check(a):
     """Raises InputError for options that cannot be, or that do nothing by themselves."""
-    if a.n < 1:
-        raise InputError(f"-n is {a.n}; it must be 1 or more")
+    if not 1 <= a.n <= MOST:
+        raise InputError(f"-n is {a.n}; it must be from 1 to {MOST:,}")
     if not a.output:
         raise InputError("-o is empty; name a file to write")
     if a.refiner and a.command not in ("txt2img", "img2img"):

@@ -103,6 +103,10 @@ class Sampler:
     def add_noise(self, x0, noise, i):
         return float(self.alpha[i]) * x0 + float(self.sigma[i]) * noise
 
+    def keep(self, x0, noise, i):
+        """What a mask keeps of a clean latent, brought to the level of step i > 0."""
+        return self.add_noise(x0, noise, i)
+
     def clip(self, x0):
         r = self.config["clip_sample_range"]
         return x0.clip(-r, r) if self.config["clip_sample"] else x0
@@ -246,8 +250,8 @@ class DPM2(Exploding):
             return x + float(self.sigma[i + 1] - self.sigma[i]) * d
         return self.past[0] + float(self.target[k] - self.level[k]) * d
 
-    def add_noise(self, x0, noise, i):
-        """Halfway, what a mask keeps is brought to the level of the step's end, as the reference has it."""
+    def keep(self, x0, noise, i):
+        """Halfway, what a mask keeps is brought to the level of the step's end already, as the reference has it."""
         return x0 + float(self.level[(i + 1) // 2]) * noise
 
 
@@ -524,6 +528,11 @@ class PNDM(Sampler):
 # ---- by name ---------------------------------------------------------------------------------------------------
 
 
+def samplers() -> dict[str, str]:
+    """{name: what it is}, of every sampler that `sampler=` takes."""
+    return {name: registered.help for name, registered in SAMPLERS.items()}
+
+
 def name_of(config):
     """The sampler's name for a scheduler_config.json."""
     found = config.get("_class_name", "nothing")
@@ -539,6 +548,24 @@ def corrected(config, own):
 
     own: the model's own sampler runs; another class takes its own defaults for what the file does not say."""
     return {**config, **{k: v for k, v in (("steps_offset", 1), ("clip_sample", False)) if own or k in config}}
+
+
+OPTIONAL = "trained_betas", "sigma_min", "sigma_max", "solver_p", "variance_type"        # numbers among them may be absent, None
+
+
+def check_numbers(config, defaults):
+    """Raises CheckpointError for a value of scheduler_config.json that is no number, or neither true nor false, where one must be."""
+    for key, default in defaults.items():
+        value, kind = config[key], "whole number" if key in ("num_train_timesteps", "steps_offset") else "number"
+        if value is None and key in OPTIONAL or isinstance(default, (str, tuple)) or key in ("trained_betas", "disable_corrector"):
+            continue                                         # looked at where they are used
+        if isinstance(default, bool):
+            right, kind = isinstance(value, bool), "truth value"
+        else:
+            right = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e6
+            right = right and (kind == "number" or value == int(value) >= 0) and (not key.startswith("beta_") or value >= 0)
+        if not right and not (key == "lambda_min_clipped" and value == -math.inf):
+            raise CheckpointError(f"scheduler_config.json: {key} is {value!r:.80}; it must be a {kind} below a million")
 
 
 def sampler(name, config, steps, sigmas=None, eta=None, timestep_spacing=None, original_inference_steps=None):
@@ -563,22 +590,20 @@ def sampler(name, config, steps, sigmas=None, eta=None, timestep_spacing=None, o
     if sigmas is not None:
         if sigmas not in ("karras", "exponential") or "use_karras_sigmas" not in c:
             able = [k for k, r in SAMPLERS.items() if "use_karras_sigmas" in r.kind.defaults]
-            raise InputError(f"sigmas={sigmas!r} with {name}: choose 'karras' or 'exponential', with {', '.join(able)}")
+            raise InputError(f"sigmas is {sigmas!r} and the sampler {name}: it is 'karras' or 'exponential', with one of {', '.join(able)}")
         c.update(use_karras_sigmas=sigmas == "karras", use_exponential_sigmas=sigmas == "exponential")
     if eta is not None and (kind is not DDIM or not isinstance(eta, (int, float, np.number)) or not 0 <= eta <= 1):
         raise InputError(f"eta={eta} with {name}: eta is ddim's alone, 0 (deterministic) to 1")
     if original_inference_steps is not None:
         whole = isinstance(original_inference_steps, (int, np.integer)) and not isinstance(original_inference_steps, bool)
         if kind is not LCM or not whole or not 1 <= original_inference_steps <= 1000:
-            raise InputError(f"original_inference_steps is {original_inference_steps!r} with {name}: it is lcm's alone, a whole number from "
-                             "1 to 1000, 50 as a rule")
+            raise InputError(f"original_inference_steps is {original_inference_steps!r} with {name}: it is lcm's alone, a whole number "
+                             "from 1 to 1000, 50 as a rule")
         c["original_inference_steps"] = int(original_inference_steps)
     for key, known in ONLY.items():
         if key in c and c[key] not in known:
             raise CheckpointError(f"scheduler_config.json: {key} is {c[key]!r}; minisd knows {', '.join(map(repr, known))}")
-    for key in ("num_train_timesteps", "beta_start", "beta_end", "steps_offset"):
-        if isinstance(c[key], bool) or not isinstance(c[key], (int, float)) or not 0 <= c[key] < 1e6:
-            raise CheckpointError(f"scheduler_config.json: {key} is {c[key]!r}; it must be a number, 0 or more, below a million")
+    check_numbers(c, kind.defaults)
     n = c["num_train_timesteps"]
     if isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or not 1 <= steps <= n:
         raise InputError(f"num_inference_steps is {steps!r}; it must be a whole number from 1 to {n}")

@@ -34,8 +34,9 @@ def alphas_cumprod(c):
     n, kind = c["num_train_timesteps"], c["beta_schedule"]
     if c["trained_betas"] is not None:
         given = c["trained_betas"]
-        if not isinstance(given, list) or not given or not all(isinstance(b, (int, float)) and 0 <= b < 1 for b in given):
-            raise CheckpointError(f"scheduler_config.json: trained_betas is {str(given)[:60]}; it must be a list of numbers from 0 to 1")
+        right = isinstance(given, list) and len(given) == n and all(isinstance(b, (int, float)) and 0 <= b < 1 for b in given)
+        if not right:
+            raise CheckpointError(f"scheduler_config.json: trained_betas is {str(given)[:60]}; it must be {n} numbers from 0 to 1")
         betas = np.array(c["trained_betas"], np.float32)
     elif kind == "linear":
         betas = linspace32(c["beta_start"], c["beta_end"], n)
@@ -46,6 +47,8 @@ def alphas_cumprod(c):
     else:
         raise CheckpointError(f"scheduler_config.json: beta_schedule is {kind!r}; "
                               "minisd knows linear, scaled_linear and squaredcos_cap_v2")
+    if not ((betas >= 0) & (betas <= 1)).all():
+        raise CheckpointError(f"scheduler_config.json: betas run from {betas.min():g} to {betas.max():g}; they must lie between 0 and 1")
     abar = cumprod32(1 - betas)
     if c.get("rescale_betas_zero_snr"):                      # [ZSNR] algorithm 1: the last level is pure noise
         root = np.sqrt(abar)

@@ -7,6 +7,7 @@ from typing import Any
 from PIL import Image
 
 from ..errors import InputError
+from ..settings import is_whole
 from .pixels import read
 
 
@@ -19,7 +20,7 @@ def grid(images: Iterable[Any], columns: int | None = None) -> Image.Image:
     if not cells:
         raise InputError("a grid is made of images, one or more; there is none")
     columns = math.ceil(math.sqrt(len(cells))) if columns is None else columns
-    if isinstance(columns, bool) or not isinstance(columns, int) or columns < 1:
+    if not is_whole(columns) or columns < 1:
         raise InputError(f"columns is {columns!r}; it must be a whole number, 1 or more")
     width, height = (max(sides) for sides in zip(*(i.size for i in cells)))
     columns = min(columns, len(cells))

@@ -2,7 +2,7 @@
 import json
 import re
 
-from PIL import ExifTags, Image
+from PIL import ExifTags
 
 from ..diffusion.samplers import SAMPLERS
 from ..errors import InputError
@@ -15,7 +15,8 @@ NAMES = {"prompt_syntax": "Prompt syntax", "denoising_end": "Denoising end", "or
          "negative_original_size": "Negative original size", "negative_crops_coords_top_left": "Negative crop",
          "negative_target_size": "Negative target size", "prompt_2": "Prompt 2", "negative_prompt_2": "Negative prompt 2",
          "aesthetic_score": "Aesthetic score", "negative_aesthetic_score": "Negative aesthetic score",
-         "original_inference_steps": "Original steps", "guess_mode": "Guess mode", "control_guidance_start": "Guidance start", "control_guidance_end": "Guidance end"}
+         "original_inference_steps": "Original steps", "guess_mode": "Guess mode", "control_guidance_start": "Guidance start",
+         "control_guidance_end": "Guidance end"}
 
 
 def settings_of_picture(s, size, *, model, sampler, notes, empty_negative, batch):
@@ -30,7 +31,8 @@ def settings_of_picture(s, size, *, model, sampler, notes, empty_negative, batch
             "Clip skip": s.clip_skip, "Eta": s.eta, "CFG Rescale": s.guidance_rescale or None, "Timestep spacing": s.timestep_spacing,
             "RNG": s.rng.upper(), "Empty negative prompt": "read" if empty_negative else None,
             **{shown: getattr(s, name) for name, shown in NAMES.items() if name in changed},
-            "Latents": None if s.latents is None else "given", **({"Batch size": batch[1], "Batch pos": batch[0]} if batch else {}), "Version": "minisd"}
+            "Latents": None if s.latents is None else "given",
+            **({"Batch size": batch[1], "Batch pos": batch[0]} if batch else {}), "Version": "minisd"}
 
 
 def parameters_text(prompt, negative, settings):
@@ -48,7 +50,7 @@ def parameters_text(prompt, negative, settings):
 
 
 def settings_json(prompt, negative, settings):
-    """The same as JSON, in ASCII, which no prompt can be taken for: {"minisd": 1, "prompt": ..., "negative_prompt": ..., "settings": {...}}"""
+    """The same as JSON, in which no prompt can be taken for anything else; in ASCII."""
     return json.dumps({"minisd": 1, "prompt": prompt, "negative_prompt": negative,
                        "settings": {k: v if isinstance(v, (int, float, str)) else str(v) for k, v in settings.items() if v is not None}})
 

@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ..errors import InputError
+from ..settings import is_whole
 
 DRAWN = "EPS", "WMF"                                         # kinds of file that Pillow has other programs draw
 
@@ -21,17 +22,19 @@ def to_pil(array):
     return [Image.fromarray(a) for a in (array * 255).round().astype(np.uint8)]
 
 
-def read(picture):
+def read(picture, behind="white"):
     """A PIL picture of any mode, an array (H,W,3) of floats in [0,1] or of bytes, or a file's name -> a PIL picture in RGB, turned as
-    its EXIF data says, on white where it is transparent.  Raises InputError for what is no picture."""
+    its EXIF data says, on white, or what is to be `behind`, where it is transparent.  Raises InputError for what is no picture."""
     if isinstance(picture, (str, Path)):
         with opened(picture) as found:
-            return read(found)
+            return read(found, behind)
     if isinstance(picture, np.ndarray):
         if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8 and picture.dtype.kind != "f":
             raise InputError(f"a picture is {picture.dtype} of shape {picture.shape}; it must be (H,W,3), floats in [0,1] or bytes")
         if not np.isfinite(picture).all() or picture.size == 0:
             raise InputError("a picture holds NaN or infinity, or nothing at all")
+        if picture.dtype != np.uint8 and (picture.min() < -0.01 or picture.max() > 1.01):
+            raise InputError(f"its values run from {picture.min():g} to {picture.max():g}; it must be in [0,1]: divide bytes by 255")
         picture = Image.fromarray(picture if picture.dtype == np.uint8 else (picture.clip(0, 1) * 255).round().astype(np.uint8))
     if not isinstance(picture, Image.Image):
         raise InputError(f"a picture is a {type(picture).__name__}; give a PIL picture, an array (H,W,3), or a file's name")
@@ -40,7 +43,7 @@ def read(picture):
         picture = of_bytes(picture)
     if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
         picture = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, behind), picture)
     return picture.convert("RGB")
 
 
@@ -87,19 +90,19 @@ def opened(path):
 
 
 def read_mask(mask, picture):
-    """As read(), in grey and of the picture's size; black for None."""
+    """As read(), in grey and of the picture's size; black for None, and where it is transparent."""
     if mask is None:
         return Image.new("L", picture.size)
     if isinstance(mask, np.ndarray) and mask.ndim == 2:
         mask = np.repeat(mask.astype(np.float32 if mask.dtype == bool else mask.dtype)[..., None], 3, axis=-1)
-    grey = read(mask).convert("L")
+    grey = read(mask, "black").convert("L")
     return grey if grey.size == picture.size else grey.resize(picture.size, Image.Resampling.LANCZOS)
 
 
 def padded(picture, mask, pad):
     """The picture on a larger grey canvas, and its mask with the new margin white.  pad: (left, top, right, bottom) pixels."""
-    if not isinstance(pad, (list, tuple)) or len(pad) != 4 or any(isinstance(n, bool) or not isinstance(n, int) or n < 0 for n in pad):
-        raise InputError(f"pad is {pad!r}; it must be four whole numbers of pixels: left, top, right, bottom")
+    if not isinstance(pad, (list, tuple)) or len(pad) != 4 or not all(is_whole(n) and n >= 0 for n in pad):
+        raise InputError(f"pad is {pad!r}; it must be four whole numbers of pixels, 0 or more: left, top, right, bottom")
     left, top, right, bottom = pad
     size = picture.width + left + right, picture.height + top + bottom
     canvas, wider = Image.new("RGB", size, (128, 128, 128)), Image.new("L", size, 255)
@@ -155,7 +158,7 @@ def bicubic(x, size):
 def check_size(width, height, multiple):
     """Raises InputError unless both sides are whole positive multiples of `multiple`, the pixels of a latent position."""
     for side, value in (("width", width), ("height", height)):
-        whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+        whole = is_whole(value)
         if not whole or value < multiple or value % multiple:
-            near = max(multiple, round(value / multiple) * multiple) if whole else 64
+            near = max(multiple, (value + multiple // 2 - 1) // multiple * multiple) if whole else 64
             raise InputError(f"{side} is {value!r}; it must be a positive multiple of {multiple}, such as {near}")

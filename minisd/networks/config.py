@@ -8,14 +8,14 @@ def require(component, config, **known):
     Raises CheckpointError naming the key, what it says, and what is known."""
     for key, values in known.items():
         if key in config and config[key] not in values:
-            raise CheckpointError(f"{component}/config.json: {key} is {config[key]!r}; "
+            raise CheckpointError(f"{component}/config.json: {key} is {config[key]!r:.80}; "
                                   f"minisd knows {' or '.join(map(repr, values))}")
 
 
 def whole(component, config, key, *default):
     """A whole number of 1 or more; without a default, the key must be there."""
-    return checked(component, config, key, default, "a whole number of 1 or more",
-                   lambda v: isinstance(v, int) and not isinstance(v, bool) and v >= 1)
+    return checked(component, config, key, default, "a whole number of 1 or more, below 10 million",
+                   lambda v: isinstance(v, int) and not isinstance(v, bool) and 1 <= v < 1e7)
 
 
 def number(component, config, key, *default):
@@ -42,6 +42,6 @@ def checked(component, config, key, default, what, right):
     if key not in config and default:
         return default[0]
     if key not in config or not right(config[key]):
-        found = repr(config[key]) if key in config else "absent"
+        found = f"{config[key]!r:.80}" if key in config else "absent"
         raise CheckpointError(f"{component}/config.json: {key} is {found}; it must be {what}")
     return config[key]

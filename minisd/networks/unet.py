@@ -1,8 +1,8 @@
-"""The noise predictor: eps = unet(x_t, t, context).   [LDM] Rombach et al. 2022, section 3.
+"""The denoising unet: eps, v or x0, as it was trained to predict, = unet(x_t, t, context).   [LDM] Rombach et al. 2022, section 3.
 
 Letters: B batch, C channels (last axis), H W height and width of the latent (picture/8), N = H*W positions, M text tokens (77),
-D text width, T time width.  Numbers in comments are those of SD 1.5 at 512x512 with guidance: B = 2, H = W = 64, D = 768, T = 1280;
-docs/unet.md draws the whole U with them."""
+D width of the text embedding, T of the time embedding.  Numbers in comments are those of SD 1.5 at 512x512 with guidance: B = 2,
+H = W = 64, D = 768, T = 1280; docs/unet.md draws the whole U with them."""
 from ..backend import ops
 from .nn import (
     attention,
@@ -21,7 +21,7 @@ from .nn import (
 
 
 def resnet(p, x, temb, groups, eps=1e-5):
-    """Two 3x3 convolutions, told the time in between: x (B,H,W,C), temb (B,T) -> (B,H,W,C').   He et al. 2016.
+    """Two 3x3 convolutions with the time embedding added in between: x (B,H,W,C), temb (B,T) -> (B,H,W,C').   He et al. 2016.
 
         h = conv1(silu(norm1(x))) + time_emb_proj(silu(temb))
         h = conv2(silu(norm2(h)))
@@ -31,7 +31,7 @@ def resnet(p, x, temb, groups, eps=1e-5):
 
 
 def transformer(p, x, context, heads, groups, only_cross=False):
-    """Pixels attend to each other, then to the text: (B,H,W,C) -> (B,H,W,C).   [LDM] appendix, eq. 15-17.
+    """Self-attention among the latent positions, then cross-attention to the text: (B,H,W,C) -> (B,H,W,C).   [LDM] appendix, eq. 15-17.
 
     only_cross: to the text both times, as in the upscaler's large levels"""
     B, H, W, C = x.shape
@@ -53,31 +53,31 @@ def layer(p, i, x, temb, context, level, cfg):
     return transformer(p.attentions[i], x, context, cfg.heads[level], cfg.groups, cfg.only_cross[level])
 
 
-def perceptron(p, x):
+def mlp(p, x):
     """(B,C) -> (B,T)"""
     return tap(p, linear(p.linear_2, ops.silu(linear(p.linear_1, x))))
 
 
 def time_embedding(p, t, cfg, dtype, text_embeds=None, time_ids=None, class_labels=None, timestep_cond=None):
-    """t (B,) -> (B,T): the timestep's sinusoids through a perceptron, plus whatever else conditions the whole picture.
+    """t (B,) -> (B,T): the timestep's sinusoids through an MLP, plus whatever else conditions the whole picture.
 
     text_embeds (B,P), time_ids (B,6 or 5): SDXL's pooled text and sizes;  class_labels (B,) whole numbers: the upscaler's noise level
     timestep_cond (B,G): an embedding of the guidance scale, for latent consistency models"""
     h = ops.timestep_features(t, cfg.channels, cfg.flip_sin_to_cos, cfg.freq_shift).astype(dtype)      # 320 of them
     if cfg.time_cond_proj_dim:                               # Luo et al. 2023, section 4.1
         h = h + linear(p.time_embedding.cond_proj, timestep_cond, bias=False)
-    temb = perceptron(p.time_embedding, h)
+    temb = mlp(p.time_embedding, h)
     if cfg.num_class_embeds:
         temb = temb + embedding(p.class_embedding, class_labels)
     if cfg.projection_class_embeddings_input_dim:                                  # Podell et al. 2023, section 2.2
         sizes = ops.timestep_features(time_ids.reshape(-1), cfg.addition_time_embed_dim, cfg.flip_sin_to_cos, cfg.freq_shift)
         sizes = sizes.reshape(time_ids.shape[0], -1).astype(dtype)
-        temb = temb + perceptron(p.add_embedding, ops.concat([text_embeds, sizes]))
+        temb = temb + mlp(p.add_embedding, ops.concat([text_embeds, sizes]))
     return temb
 
 
 def down_path(p, x, temb, context, cfg):
-    """Everything up to and including the middle: (B,H,W,C) -> (features, skip connections, high resolution first)."""
+    """Down blocks and mid block, after conv_in: (B,H,W,C) -> (features, skip connections, high resolution first)."""
     skips = [x]                                              # 320 at 64x64
     for level, down in enumerate(p.down_blocks):             # 320 at 64x64, 640 at 32x32, 1280 at 16x16, 1280 at 8x8
         for i in range(len(down.resnets)):
@@ -94,7 +94,7 @@ def down_path(p, x, temb, context, cfg):
 
 
 def unet(p, x, t, context, cfg, control=None, **conditioning):
-    """x (B,H,W,4), t (B,) in 0 .. 999, context (B,M,D) -> predicted noise (B,H,W,4).   Any H and W of 1 or more.
+    """x (B,H,W,4, more with a task's channels), t (B,) in 0 .. 999, context (B,M,D) -> prediction (B,H,W,4).   Any H and W of 1 or more.
 
     control: what ControlNets add to the middle and to each skip connection, (array, [array])
     conditioning: text_embeds, time_ids, class_labels, timestep_cond, for models that have them; see time_embedding()"""

@@ -61,7 +61,7 @@ class UNetConfig:
             raise CheckpointError(f"{name}/config.json: only_cross_attention is {only_cross!r}; minisd knows false, or a list of {n}")
         size, text_time = c.get("sample_size") or 64, c.get("addition_embed_type") == "text_time"
         sides = [whole(name, {"sample_size": v}, "sample_size") for v in (size if isinstance(size, list) else [size])]
-        version = [int(k) for k in re.findall(r"\d+", str(c.get("_diffusers_version", "1")))[:2]]
+        version = [int(k) for k in re.findall(r"[0-9]{1,6}", str(c.get("_diffusers_version", "1")))[:2]]
         if version < [0, 9] and min(sides) < 64:
             sides = [64]                                     # wrong in files that old, and corrected by diffusers too
         return cls(channels=whole(name, {"block_out_channels": widths[0]}, "block_out_channels"),

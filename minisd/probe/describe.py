@@ -7,6 +7,7 @@ from pathlib import Path
 from ..checkpoint import inversion, kinds, lora, single
 from ..checkpoint.component import Component
 from ..checkpoint.files import TensorFiles, read_json, refuse_pickle
+from ..checkpoint.weights import in_order
 from ..diffusion import samplers
 from ..errors import CheckpointError, MinisdError
 
@@ -21,6 +22,8 @@ def nest(shapes):
         node = tree
         for part in parents:
             node = node.setdefault(part, {})
+            if not isinstance(node, dict):
+                raise CheckpointError(f"{name}: the file holds a weight and a layer of the same name")
         node[leaf] = shape
     return tree
 
@@ -35,12 +38,12 @@ def tree_lines(tree, depth=0):
 
     Neighbours in a list that are alike stand on one line, as 0-11, with the count of one of them."""
     children = [(name, child) for name, child in tree.items() if isinstance(child, dict)]
-    children.sort(key=lambda item: int(item[0]) if item[0].isdigit() else -1)
+    children.sort(key=lambda item: in_order(item[0]))
     i = 0
     while i < len(children):
         name, child = children[i]
         j = i
-        while name.isdigit() and j + 1 < len(children) and children[j + 1][1] == child:
+        while name.isdecimal() and j + 1 < len(children) and children[j + 1][1] == child:
             j += 1
         label = name if i == j else f"{name}-{children[j][0]}"
         own = ", ".join(f"{leaf} {'x'.join(map(str, shape))}" for leaf, shape in child.items() if isinstance(shape, tuple))

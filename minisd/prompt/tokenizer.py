@@ -42,7 +42,7 @@ class Tokenizer:
             pre_tokenizers.ByteLevel(add_prefix_space=False)])
         self.bpe.add_special_tokens([added_token(t) for t in special.values()])
         self.bpe.add_tokens([added_token(t) for t in added if content(t) not in map(content, special.values())])
-        self.length, self.size = length, self.bpe.get_vocab_size()
+        self.length, self.size = length, max(self.bpe.get_vocab().values()) + 1
         self.bos, self.eos, self.pad = (self.bpe.token_to_id(content(special[k]))
                                         for k in ("bos_token", "eos_token", "pad_token"))
         self.learned = {}                                    # first id of a word of its own -> all its ids

@@ -1,6 +1,7 @@
 """Models as people have them: variants, shards, old names, and everything that can be wrong with a file."""
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -362,10 +363,21 @@ def test_only_what_is_read_is_fetched():
     assert "unet/diffusion_pytorch_model.fp16.safetensors" in hub.wanted_files(REPOSITORY, "fp16")
 
 
+def hub_lists(monkeypatch, names):
+    """The hub's answer: the names of a repository's files, or a function that fails."""
+    import huggingface_hub
+
+    def info(self, repo, timeout):
+        assert 0 < timeout <= 10
+        return SimpleNamespace(siblings=[SimpleNamespace(rfilename=n) for n in (names(repo) if callable(names) else names)])
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "repo_info", info)
+
+
 def test_a_hub_id_is_fetched(sd1_folder, monkeypatch):
     import huggingface_hub
     asked = {}
-    monkeypatch.setattr(huggingface_hub, "list_repo_files", lambda repo: REPOSITORY)
+    hub_lists(monkeypatch, REPOSITORY)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda repo, **k: asked.update(k, repo=repo) or str(sd1_folder))
     minisd.load("someone/some-model")
     assert asked["repo"] == "someone/some-model" and "model_index.json" in asked["allow_patterns"]
@@ -381,14 +393,13 @@ def test_without_a_network_the_cache_serves(sd1_folder, monkeypatch):
     def offline(repo):
         raise ConnectionProblem("no connection")
 
-    monkeypatch.setattr(huggingface_hub, "list_repo_files", offline)
+    hub_lists(monkeypatch, offline)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda repo, local_files_only=False: str(sd1_folder))
     minisd.load("someone/some-model")
 
 
 def test_a_hub_model_of_pickles(monkeypatch):
-    import huggingface_hub
-    monkeypatch.setattr(huggingface_hub, "list_repo_files", lambda repo: ["model_index.json", "unet/diffusion_pytorch_model.bin"])
+    hub_lists(monkeypatch, ["model_index.json", "unet/diffusion_pytorch_model.bin"])
     with pytest.raises(CheckpointError, match="pickle, which minisd never opens"):
         minisd.load("someone/some-model")
 
@@ -398,7 +409,7 @@ def test_a_controlnet_or_a_vae_of_the_hub(sd1_folder, tmp_path, monkeypatch):
     import huggingface_hub
     place, asked = golden_checks.write_controlnet(tmp_path, "controlnet_sd1"), {}
     names = ["config.json", "diffusion_pytorch_model.bin", "diffusion_pytorch_model.safetensors", "README.md"]
-    monkeypatch.setattr(huggingface_hub, "list_repo_files", lambda repo: names)
+    hub_lists(monkeypatch, names)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda repo, **k: asked.update(k, repo=repo) or str(place))
     assert minisd.load(sd1_folder, controlnet="someone/some-controlnet").model.controlnets
     assert asked == {"repo": "someone/some-controlnet", "allow_patterns": ["config.json", "diffusion_pytorch_model.safetensors"]}
@@ -408,6 +419,13 @@ def test_a_controlnet_or_a_vae_of_the_hub(sd1_folder, tmp_path, monkeypatch):
     names[:] = ["notes.txt"]
     with pytest.raises(InputError, match="holds nothing that minisd reads in this place, only notes.txt"):
         minisd.load(sd1_folder, vae="someone/notes")
+
+
+def test_a_mistyped_path_is_not_asked_of_the_hub(sd1_folder, monkeypatch):
+    monkeypatch.chdir(sd1_folder)
+    hub_lists(monkeypatch, lambda repo: pytest.fail("asked"))
+    with pytest.raises(InputError, match="unet/typo: no such file or folder; unet holds config.json"):
+        minisd.load("unet/typo")
 
 
 @pytest.mark.parametrize("path", ["./typo", "../typo", "typo", "a/b/c", "x" * 300])
@@ -423,7 +441,7 @@ def test_a_hub_out_of_reach(monkeypatch, tmp_path):
     def offline(*args, **kwargs):                            # what its network layer raises is no OSError
         raise LocalEntryNotFoundError("no connection") if "local_files_only" in kwargs else ConnectionProblem("no connection")
 
-    monkeypatch.setattr(huggingface_hub, "list_repo_files", offline)
+    hub_lists(monkeypatch, offline)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
     with pytest.raises(InputError, match="not to be had from the hub.*check the name and the network"):
         minisd.load("someone/some-model")

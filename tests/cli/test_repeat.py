@@ -97,8 +97,10 @@ def test_a_picture_made_again(run, tmp_path, how):
 
 
 @pytest.mark.parametrize("prompt, negative", [
-    ("a fox\nNegative prompt: a cat", "red"), ("a fox\nSteps: 5, Sampler: Euler, Seed: 1, Size: 512x512", None), ("  a fox \n\n", "\n red\n"),
-    ("a fox\nSteps: 2", "Steps: 3, Sampler: DDIM"), ('"', "'"), ("日本 \u0007 [a|b:2]", "\\"), ("Negative prompt: ", None)])
+    ("a fox\nNegative prompt: a cat", "red"), ("a fox\nSteps: 5, Sampler: Euler, Seed: 1, Size: 512x512", None),
+    ("  a fox \n\n", "\n red\n"),
+    ("a fox\nSteps: 2", "Steps: 3, Sampler: DDIM"), ('"', "'"),
+    ("日本 \u0007 [a|b:2]", "\\"), ("Negative prompt: ", None)])
 @pytest.mark.parametrize("ending", ["png", "jpg", "webp"])
 def test_prompts_like_the_settings_text_are_made_again(sd1, tmp_path, prompt, negative, ending):
     picture = sd1.txt2img(prompt, negative, seed=2**63 + 5, num_inference_steps=1, width=16, height=16)
