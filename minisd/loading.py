@@ -36,10 +36,12 @@ def load(model: str | Path | None = None, device: str = "cpu", dtype: str | None
     Raises InputError for a model that cannot be found, or another device or dtype; CheckpointError for a model that is
     damaged, incomplete or of another kind."""
     place = open_device(device)
-    if dtype is not None and dtype not in (*place.dtypes, *map(np.dtype, place.dtypes)):
+    if dtype is not None and (isinstance(dtype, np.ndarray) or dtype not in (*place.dtypes, *map(np.dtype, place.dtypes))):
         raise InputError(f"dtype is {dtype!r}; on {device} choose {' or '.join(place.dtypes)}.  The file may be of another all the same")
     if low_memory and device != "cpu":
         raise InputError("low_memory is for the CPU: a GPU keeps its weights")
+    if not isinstance(variant, (str, type(None))):
+        raise InputError(f"variant is {variant!r}; it must be a string, such as 'fp16'")
     opened, unknown = single.open_model(hub.find_folder(model, variant), variant, prediction_type, extract_ema)
     if unknown:
         warn(f"{opened.folder}: {len(unknown)} keys belong to no layer: {listed(unknown)}")

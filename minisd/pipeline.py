@@ -200,8 +200,8 @@ class Pipeline:
 
     def make(self, task, prompt, negative_prompt, settings, output, progress, size=None, notes=None):
         """A task from prompt to pictures.  notes: what pictures are to say of the task besides their settings."""
-        if output not in ("pil", "array", "latent"):
-            raise InputError(f"output is {output!r}; choose pil, array or latent")
+        if not isinstance(output, str) or output not in ("pil", "array", "latent"):
+            raise InputError(f"output is {output!r:.80}; choose pil, array or latent")
         made = [self.finished(run, output, progress, notes or {})
                 for run in self.prepare(task, prompt, negative_prompt, settings, size).batches()]
         if output != "pil":

@@ -60,7 +60,10 @@ class Settings:
     guess_mode: bool = setting(False, "apply ControlNets to the prompt's branch only, weaker at high resolution; no prompt needed")
 
     def check(self):
-        """Raises InputError for a number that is none, or out of range."""
+        """Raises InputError for what is no number where one must be, or out of range."""
+        for name, value in vars(self).items():
+            if isinstance(value, np.ndarray) and name not in ("latents", "control_image"):
+                raise InputError(f"{name} is an array of shape {value.shape}; it must be {'a list' if value.ndim else 'a plain value'}")
         for name, low, high in (("guidance_rescale", 0, 1), ("denoising_end", 0, 1), ("aesthetic_score", 0, 10),
                                 ("negative_aesthetic_score", 0, 10)):
             value = getattr(self, name)
@@ -72,10 +75,10 @@ class Settings:
         return self
 
     def changed(self):
-        """{name: value} of those that are not at their defaults, but for latents; lists as tuples."""
+        """{name: value} of those that are not at their defaults, but for arrays and images; lists as tuples."""
         values = {f.name: (getattr(self, f.name), f.default) for f in dataclasses.fields(self)}
         return {name: value for name, (value, default) in values.items()
-                if name != "latents" and (tuple(value) if isinstance(value, list) else value) != default}
+                if name not in ("latents", "control_image") and (tuple(value) if isinstance(value, list) else value) != default}
 
 
 # What other programs call some of them.
@@ -152,8 +155,7 @@ def pair_prompts(prompt, negative_prompt, num_images, name="negative_prompt"):
     if not isinstance(prompts, (list, tuple)) or not prompts or not all(isinstance(p, str) for p in prompts):
         raise InputError(f"prompt is {prompt!r}; it must be a string or a list of strings")
     if not is_whole(num_images) or not 1 <= num_images * len(prompts) <= MOST:
-        raise InputError(f"num_images is {num_images!r}; it must be a whole number, 1 or more, and of {len(prompts)} prompts all pictures "
-                         f"{MOST:,} at most")
+        raise InputError(f"num_images is {num_images!r}; it must be a whole number, 1 or more, with {MOST:,} pictures in all at most")
     if negative_prompt is None:
         return [p for p in prompts for _ in range(num_images)], None
     negatives = [negative_prompt] * len(prompts) if isinstance(negative_prompt, str) else negative_prompt

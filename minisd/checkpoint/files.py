@@ -106,7 +106,7 @@ def as_path(given):
 
 def is_name(name):
     """Whether this is the name of a file in the same folder, and leads nowhere else."""
-    return isinstance(name, str) and name not in ("", ".", "..") and not any(c in name for c in "/\\:\0")
+    return isinstance(name, str) and name not in ("", ".", "..") and len(name) < 256 and not any(c in name for c in "/\\:\0")
 
 
 def refuse_pickle(*paths):

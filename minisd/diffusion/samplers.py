@@ -80,9 +80,6 @@ class Sampler:
         self.config, self.eta, self.past = config, eta, []
         self.abar = alphas_cumprod(config)
         self.schedule(config, steps)
-        if max(self.timesteps) >= len(self.abar):
-            raise InputError(f"{steps} steps reach timestep {max(self.timesteps):g}, beyond the {len(self.abar)} trained; "
-                             "use fewer steps")
 
     def preserve_variance(self, abar):
         self.alpha, self.sigma, self.init_sigma = np.sqrt(abar), np.sqrt(1 - abar), 1.0

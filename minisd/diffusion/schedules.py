@@ -68,7 +68,10 @@ def spaced_timesteps(c, steps, last=None, extra=0, rounded=True):
         t = np.linspace(0, last - 1, k)[::-1]
         return (t.round() if rounded else t.astype(np.float32).astype(np.float64))[:steps]
     if spacing == "leading":
-        return (np.arange(k)[::-1] * ((last if extra else n) // k) + float(c["steps_offset"]))[:steps]
+        t = (np.arange(k)[::-1] * ((last if extra else n) // k) + float(c["steps_offset"]))[:steps]
+        if t[0] >= n:
+            raise InputError(f"{steps} steps reach timestep {t[0]:g}, beyond the {n} trained; use fewer steps")
+        return t
     if spacing == "trailing":
         return (np.arange(last, 0, -n / steps).round() - 1)[:steps]            # the reference can end with one too many, -1
     raise InputError(f"timestep_spacing is {spacing!r}; choose leading, linspace or trailing")

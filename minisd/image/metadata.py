@@ -27,7 +27,8 @@ def settings_of_picture(s, size, *, model, sampler, notes, empty_negative, batch
     batch: (position, size) where several pictures share one generator, else None"""
     changed = s.changed()
     return {"Steps": s.num_inference_steps, "Sampler": SAMPLERS[sampler].a1111, "Schedule type": s.sigmas and s.sigmas.capitalize(),
-            "CFG scale": s.guidance_scale, "Seed": s.seed, "Size": f"{size[0]}x{size[1]}", "Model": model, **notes,
+            "CFG scale": int(s.guidance_scale) if s.guidance_scale == int(s.guidance_scale) else s.guidance_scale, "Seed": s.seed,
+            "Size": f"{size[0]}x{size[1]}", "Model": model, **notes,
             "Clip skip": s.clip_skip, "Eta": s.eta, "CFG Rescale": s.guidance_rescale or None, "Timestep spacing": s.timestep_spacing,
             "RNG": s.rng.upper(), "Empty negative prompt": "read" if empty_negative else None,
             **{shown: getattr(s, name) for name, shown in NAMES.items() if name in changed},

@@ -2,13 +2,16 @@
 import errno
 import os
 import secrets
+import time
+from contextlib import suppress
 from pathlib import Path
 
 from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
 
-from ..errors import InputError
+from ..errors import InputError, warn
 
+MOST_EXIF = 65_000                                           # bytes that a JPEG takes
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 OPTIONS: dict[str, dict] = {"PNG": {}, "JPEG": dict(quality=95, subsampling=0), "WEBP": dict(quality=95)}
 
@@ -37,12 +40,19 @@ def save(path: str | Path, image: Image.Image, parameters: str | None = None) ->
         if own is not None:
             options["pnginfo"].add_text("minisd", own)
     elif parameters is not None:
-        exif = Image.Exif()
-        exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = b"UNICODE\0" + parameters.encode("utf-16-be")
-        if own is not None:
-            exif[ExifTags.Base.ImageDescription] = own
-        options["exif"] = exif
+        options["exif"] = next((e for e in (exif(parameters, own), exif(parameters)) if len(e) < MOST_EXIF), b"")
+        if not options["exif"]:
+            warn(f"{path}: the settings are longer than its format takes, and left out; a PNG takes any")
     write(path, lambda file: image.save(file, format=kind, **options))
+
+
+def exif(parameters, own=None):
+    """EXIF data of the settings' text and its JSON, bytes."""
+    found = Image.Exif()
+    found.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = b"UNICODE\0" + parameters.encode("utf-16-be", "replace")
+    if own is not None:
+        found[ExifTags.Base.ImageDescription] = own
+    return found.tobytes()
 
 
 def save_animation(path, images, seconds):
@@ -54,9 +64,16 @@ def save_animation(path, images, seconds):
 
 
 def write(path, save):
-    """save(file) into a temporary file in the same folder, then renamed to `path`."""
-    temporary = path.with_name(f".{secrets.token_hex(6)}.tmp")
+    """save(file) into a temporary file in the same folder, then renamed to `path`, or where that is a link, to what it leads to.
+
+    A temporary file is left where a process is killed outright; those of an hour ago are removed by the next that writes there."""
+    path = Path(os.path.realpath(path))
+    temporary = path.with_name(f".minisd-{secrets.token_hex(6)}.part")
     try:
+        for old in path.parent.glob(".minisd-*.part"):
+            with suppress(OSError):                          # another process may be quicker, or it is another user's
+                if time.time() - old.stat().st_mtime > 3600:
+                    old.unlink()
         with open(temporary, "xb") as file:
             save(file)
             file.flush()
@@ -65,14 +82,20 @@ def write(path, save):
     except OSError as e:
         full = e.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None))
         raise InputError(f"{path}: {'the disk is full' if full else e.strerror or e}; nothing was written") from e
+    except ValueError as e:                                  # Pillow's, of sizes that a format cannot have
+        raise InputError(f"{path}: {e}; nothing was written: choose another format") from e
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def check_place(path, endings=tuple(FORMATS)):
     """Raises InputError unless a picture can be put at `path`: called before the work, not after it."""
+    if not isinstance(path, (str, Path)) or "\0" in str(path):
+        raise InputError(f"{path!r:.80} is no name of a file to write")
     path = Path(path)
     try:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            os.lstat(path)                                   # a name that is too long is an error here
         if not path.parent.is_dir():
             raise InputError(f"{path}: there is no folder {path.parent}; make it first, or choose another place")
         if path.is_dir():

@@ -23,7 +23,7 @@ class TextConfig:
         return cls(heads=whole(name, c, "num_attention_heads"), act=c.get("hidden_act", "quick_gelu"),
                    eps=number(name, c, "layer_norm_eps", 1e-5), width=whole(name, c, "hidden_size"),
                    layers=whole(name, c, "num_hidden_layers"), length=whole(name, c, "max_position_embeddings", 77),
-                   pooled=whole(name, c, "projection_dim") if "CLIPTextModelWithProjection" in (c.get("architectures") or ()) else 0,
+                   pooled=whole(name, c, "projection_dim") if "CLIPTextModelWithProjection" in str(c.get("architectures")) else 0,
                    eos=49407 if c.get("eos_token_id", 2) == 2 else whole(name, c, "eos_token_id"))   # 2 is wrong in most files
 
     def counts(self):

@@ -117,10 +117,11 @@ class ControlNetConfig(UNetConfig):
         """From a ControlNetModel's config.json.  Raises CheckpointError for a network that minisd does not know."""
         require("controlnet", c, controlnet_conditioning_channel_order=("rgb", "bgr"), global_pool_conditions=(False,),
                 conditioning_channels=(3,))
-        mirrored = [kind.replace("Down", "Up") for kind in listed("controlnet", c, "down_block_types")[::-1]]
+        mirrored = [str(kind).replace("Down", "Up") for kind in listed("controlnet", c, "down_block_types")[::-1]]
         found = UNetConfig.read({**c, "up_block_types": mirrored}, "controlnet")
         return cls(**{**vars(replace(found, up=())), "bgr": c.get("controlnet_conditioning_channel_order") == "bgr",
-                      "hints": len(c.get("conditioning_embedding_out_channels") or (16, 32, 96, 256)) - 1})
+                      "hints": len(listed("controlnet", {"conditioning_embedding_out_channels": (16, 32, 96, 256), **c},
+                                     "conditioning_embedding_out_channels")) - 1})
 
     def counts(self):
         """As of a unet, and a convolution for each skip connection."""
