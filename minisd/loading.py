@@ -47,7 +47,7 @@ def load(model: str | Path | None = None, device: str = "cpu", dtype: str | None
         warn(f"{opened.folder}: {len(unknown)} keys belong to no layer: {listed(unknown)}")
     if vae is not None:
         opened.parts["vae"] = replacement(opened, vae)
-    nets = controlnet if isinstance(controlnet, (list, tuple)) else [controlnet] if controlnet else []
+    nets = controlnet if isinstance(controlnet, (list, tuple)) else [] if controlnet is None else [controlnet]
     controlnets = [single.open_controlnet(path) for path in nets]
     opened.check_together(controlnets)
     for component in [*opened.components, *controlnets]:
@@ -89,7 +89,7 @@ def file_list(given, second):
     """A file, a pair (file, what belongs to it), or a list of such -> [(file, what belongs to it, or `second`), ...]
 
     Raises InputError for a tuple that is no pair."""
-    items = given if isinstance(given, list) else [given] if given else []
+    items = given if isinstance(given, list) else [] if given is None or isinstance(given, tuple) and not given else [given]
     if any(isinstance(item, (tuple, list)) and len(item) != 2 for item in items):
         raise InputError(f"{given!r} is neither a file, nor a pair of a file and what belongs to it, nor a list of such")
     return [item if isinstance(item, (tuple, list)) else (item, second) for item in items]

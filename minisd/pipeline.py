@@ -278,10 +278,10 @@ class Pipeline:
         trained = self.size(None, None)
         share = width * height / math.prod(trained)
         if task.tile is None and not 0.5 <= share <= 2:
-            effect = "things repeat themselves" if share > 1 else "little of the prompt may be seen"
-            cost = f"takes {share:.2g} times the time and memory of that size, attention {share**2:.2g} times"
-            warn(f"{width}x{height} is far from the {trained[0]}x{trained[1]} that this model was trained on: {effect}; it {cost}",
-                 SizeWarning)
+            often = [f"{n:,.0f}" if n > 9 else f"{n:.2g}" for n in (share, share**2)]
+            effect = "little of the prompt may be seen" if share < 1 else (
+                f"things repeat themselves; it takes {often[0]} times the time and memory of that size, attention {often[1]} times")
+            warn(f"{width}x{height} is far from the {trained[0]}x{trained[1]} that this model was trained on: {effect}", SizeWarning)
 
 
 class Progress:

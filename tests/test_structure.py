@@ -41,6 +41,19 @@ def test_networks_import_no_library_and_build_nothing(name):
     assert not any(isinstance(n, ast.FunctionDef) and n.name == "__init__" for n in ast.walk(parsed(name)))
 
 
+def test_every_name_is_where_it_is_said_to_be():
+    """What type checkers read in minisd/__init__.py is what a program gets, when it first asks."""
+    said = {n.name: node.module for node in ast.walk(parsed("__init__.py")) if isinstance(node, ast.ImportFrom) and node.level
+            for n in node.names}
+    assert said == minisd.HOME and set(minisd.__all__) == set(said) <= set(dir(minisd))
+    for name, module in said.items():
+        assert getattr(minisd, name) is getattr(sys.modules[f"minisd.{module}"], name)
+    with pytest.raises(AttributeError, match="no attribute 'laod'"):
+        minisd.laod
+    done = subprocess.run([sys.executable, "-c", "import minisd, sys; print('numpy' in sys.modules)"], capture_output=True, text=True)
+    assert done.stdout == "False\n"
+
+
 def test_there_are_eight_wings():
     assert WINGS == ["backend", "checkpoint", "cli", "diffusion", "image", "networks", "probe", "prompt"]
 
@@ -89,7 +102,8 @@ def test_only_what_compares_with_a_framework_imports_one():
         nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
         found = {a.name.split(".")[0] for n in nodes if isinstance(n, ast.Import) for a in n.names}
         found |= {n.module.split(".")[0] for n in nodes if isinstance(n, ast.ImportFrom) and n.module and not n.level}
-        allowed = path.relative_to(ROOT / "tests").as_posix() in ("make_goldens.py", "full_size.py", "bench/cpu.py", "bench/gpu.py")
+        frameworks = "make_goldens.py", "full_size.py", "search.py", "bench/cpu.py", "bench/gpu.py"
+        allowed = path.relative_to(ROOT / "tests").as_posix() in frameworks
         assert allowed or not found & {"torch", "diffusers", "transformers"}
 
 

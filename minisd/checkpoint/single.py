@@ -80,7 +80,7 @@ def open_model(path, variant=None, prediction_type=None, extract_ema=False):
 
 
 def checked(prediction_type):
-    if prediction_type not in ("epsilon", "v_prediction"):
+    if not isinstance(prediction_type, str) or prediction_type not in ("epsilon", "v_prediction"):
         raise InputError(f"prediction_type is {prediction_type!r}; choose epsilon or v_prediction")
     return prediction_type
 
@@ -92,7 +92,7 @@ def open_file(path, prediction_type=None, extract_ema=False):
     extract_ema: take the moving average of the unet's weights, which large files have as well
     Raises CheckpointError for a file of another kind, saying which."""
     refuse_pickle(path)
-    prediction_type = prediction_type and checked(prediction_type)
+    prediction_type = None if prediction_type is None else checked(prediction_type)
     tensors = TensorFiles([path])
     mark, parts, unused = parts_of(tensors, path, extract_ema)
     family, predicts = FAMILIES[mark], prediction_type or ("v_prediction" if "v_pred" in tensors else None)

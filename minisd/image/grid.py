@@ -16,6 +16,8 @@ def grid(images: Iterable[Any], columns: int | None = None) -> Image.Image:
 
     images: PIL images, or arrays (H,W,3) of floats in [0,1] or of bytes, or files' names, one or more
     columns: how many stand side by side, None for as square a sheet as can be.  Raises InputError for what is no image."""
+    if isinstance(images, (str, Image.Image)) or not isinstance(images, Iterable):
+        raise InputError(f"what to lay out is a {type(images).__name__}; it must be several images, a list of them")
     cells = [read(image) for image in images]
     if not cells:
         raise InputError("a grid is made of images, one or more; there is none")

@@ -106,7 +106,7 @@ def fields(line):
         value = line[colon + 1:end].strip()
         if quoted:
             try:
-                value = json.loads(quoted[0])
+                value = json.loads(quoted[0], strict=False)
             except ValueError:                               # in quotes, and yet not what we write
                 value = quoted[0].strip().strip('"')
         if KEY.fullmatch(key):

@@ -1,6 +1,6 @@
 """Pixels: arrays <-> PIL images, masks, depth maps, and the sizes that latents can have."""
 import warnings
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -70,23 +70,24 @@ def of_bytes(picture):
 def opened(path):
     """A picture's file, decoded.  Raises InputError for what cannot be read: a damaged one, one of a kind that only another program can
     draw (EPS, WMF), or one of more pixels than a picture has."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")                  # of metadata that is not used; what counts is an error
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            Image.init()
-            # as a file, not by its name: of a name, Pillow 13 maps some TIFFs into memory in rows of the turned picture's length
-            with open(path, "rb") as file, Image.open(file, formats=[kind for kind in Image.OPEN if kind not in DRAWN]) as picture:
+    with ExitStack() as files:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")              # of metadata that is not used; what counts is an error
+                warnings.simplefilter("error", Image.DecompressionBombWarning)
+                Image.init()
+                # as a file, not by its name: of a name, Pillow 13 maps some TIFFs into memory in rows of the turned picture's length
+                file = files.enter_context(open(path, "rb"))
+                picture = files.enter_context(Image.open(file, formats=[kind for kind in Image.OPEN if kind not in DRAWN]))
                 picture.load()
-                yield picture
-    except InputError as e:
-        raise InputError(f"{path}: {e}") from e
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as e:
-        raise InputError(f"{path}: more than {Image.MAX_IMAGE_PIXELS:,} pixels; make it smaller first") from e
-    except MemoryError:
-        raise
-    except Exception as e:                                   # decoders raise what they meet: OSError, SyntaxError, struct.error, ...
-        raise InputError(f"{path}: {getattr(e, 'strerror', None) or 'no picture that Pillow can read, or a damaged one'}") from e
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as e:
+            raise InputError(f"{path}: more than {Image.MAX_IMAGE_PIXELS:,} pixels; make it smaller first") from e
+        except Exception as e:                               # decoders raise what they meet: OSError, SyntaxError, MemoryError, ...
+            raise InputError(f"{path}: {getattr(e, 'strerror', None) or 'no picture that Pillow can read, or a damaged one'}") from e
+        try:
+            yield picture
+        except InputError as e:
+            raise InputError(f"{path}: {e}") from e
 
 
 def read_mask(mask, picture):

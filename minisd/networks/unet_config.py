@@ -55,6 +55,8 @@ class UNetConfig:
         if max(layers) > 64:
             raise CheckpointError(f"{name}/config.json: layers_per_block is {c['layers_per_block']!r}; no network has as many")
         depths = depths if isinstance(depths, list) else [depths] * n
+        if len(depths) != n:
+            raise CheckpointError(f"{name}/config.json: transformer_layers_per_block is {depths!r:.80}; there are {n} levels")
         back, last = c.get("reverse_transformer_layers_per_block") or depths[::-1], depths[-1]
         only_cross = c.get("only_cross_attention") or [False] * n
         if not isinstance(only_cross, list) or len(only_cross) != n:

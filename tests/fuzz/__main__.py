@@ -2,6 +2,7 @@
 
 COUNT mutated inputs, each in a process of its own; prints how many ended how, and every bad one with what repeats it.
 The exit code is 0 if none was bad."""
+
 import argparse
 import os
 import random
@@ -17,6 +18,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 def main():
     from . import cases, process
+
     p = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     p.add_argument("count", nargs="?", type=int, default=500)
     p.add_argument("--seed", type=int, default=0)

@@ -1,6 +1,7 @@
 """What is mutated, and what must not go wrong then.  A case is case(r, place): r a random.Random, place an empty folder, the current one.
 
 Whatever it raises but errors of ours is a fault; Wrong is raised where a result is not what it should be."""
+
 import contextlib
 import io
 import json
@@ -26,15 +27,16 @@ from minisd.settings import Settings
 from . import models, mutate
 from .process import Wrong, acts
 
-CASES = {}                                                   # name -> (weight, case)
-FILES = {}                                                   # what models.write() gave
-LOADED = {}                                                  # models that most cases need, loaded before they are forked
+CASES = {}  # name -> (weight, case)
+FILES = {}  # what models.write() gave
+LOADED = {}  # models that most cases need, loaded before they are forked
 
 
 def case(weight):
     def add(function):
         CASES[function.__name__] = weight, function
         return function
+
     return add
 
 
@@ -115,9 +117,24 @@ def tokenizers(r, place):
     else:
         unet = place / "m" / "unet"
         (unet / "diffusion_pytorch_model.safetensors").unlink()
-        target = r.choice(["../vae/diffusion_pytorch_model.safetensors", str(model / "unet" / "diffusion_pytorch_model.safetensors"), "a.safetensors",
-                           "", ".", "..", "\x00", "config.json", 5, None, "a" * 5000])
-        (unet / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps({"weight_map": r.choice([{"a": target}, [target], target])}))
+        target = r.choice(
+            [
+                "../vae/diffusion_pytorch_model.safetensors",
+                str(model / "unet" / "diffusion_pytorch_model.safetensors"),
+                "a.safetensors",
+                "",
+                ".",
+                "..",
+                "\x00",
+                "config.json",
+                5,
+                None,
+                "a" * 5000,
+            ]
+        )
+        (unet / "diffusion_pytorch_model.safetensors.index.json").write_text(
+            json.dumps({"weight_map": r.choice([{"a": target}, [target], target])})
+        )
     use(minisd.load(place / "m"), r)
 
 
@@ -139,16 +156,24 @@ def additions(r, place):
     if source.is_dir():
         changed = r.choice(sorted(source.iterdir()))
         there = models.linked(source, place / "part", changed)
-        there.write_bytes(mutate.safetensors(r, changed.read_bytes()) if changed.suffix == ".safetensors" else mutate.written(
-            r, mutate.document(r, json.loads(changed.read_text()))))
+        there.write_bytes(
+            mutate.safetensors(r, changed.read_bytes())
+            if changed.suffix == ".safetensors"
+            else mutate.written(r, mutate.document(r, json.loads(changed.read_text())))
+        )
         path = place / "part"
     else:
         path = place / "part.safetensors"
         path.write_bytes(mutate.safetensors(r, source.read_bytes()))
     if r.random() < 0.3:
         return inspected(path)
-    how = {"lora": dict(lora=(path, r.choice([1.0, 0, -1, 1e30, np.float32(2)]))), "peft": dict(lora=path), "word": dict(
-        textual_inversion=(path, r.choice([None, "cat", "x", "\x1b[2J", "", " "]))), "controlnet": dict(controlnet=path), "taesd": dict(vae=path)}[kind]
+    how = {
+        "lora": dict(lora=(path, r.choice([1.0, 0, -1, 1e30, np.float32(2)]))),
+        "peft": dict(lora=path),
+        "word": dict(textual_inversion=(path, r.choice([None, "cat", "x", "\x1b[2J", "", " "]))),
+        "controlnet": dict(controlnet=path),
+        "taesd": dict(vae=path),
+    }[kind]
     pipe = minisd.load(FILES["sd"], **how)
     if kind == "controlnet":
         return checked(pipe.txt2img("a cat", num_inference_steps=1, width=16, height=16, control_image=models.picture(r, 16, 16)))
@@ -159,10 +184,18 @@ def additions(r, place):
 def adapters(r, place):
     """A LoRA's own configuration, peft's patterns of names."""
     (place / "a").mkdir()
-    arrays = {f"base_model.model.{layer}.lora_{k}.weight": drawn_models.uniform(k, (2, 32) if k == "A" else (32, 2))
-              for layer in ("down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q",) for k in "AB"}
+    arrays = {
+        f"base_model.model.{layer}.lora_{k}.weight": drawn_models.uniform(k, (2, 32) if k == "A" else (32, 2))
+        for layer in ("down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q",)
+        for k in "AB"
+    }
     save_file(arrays, place / "a" / "adapter_model.safetensors")
-    given = {"lora_alpha": 4, "r": 2, "use_rslora": False, "alpha_pattern": {r.choice(["to_q", "^to_q$", "(.*)*x", "attn1\\.to_q", "(" * 100, "a" * 40]): 8}}
+    given = {
+        "lora_alpha": 4,
+        "r": 2,
+        "use_rslora": False,
+        "alpha_pattern": {r.choice(["to_q", "^to_q$", "(.*)*x", "attn1\\.to_q", "(" * 100, "a" * 40]): 8},
+    }
     (place / "a" / "adapter_config.json").write_bytes(mutate.written(r, mutate.document(r, given, 1)))
     use(minisd.load(FILES["sd"], lora=place / "a"), r)
 
@@ -201,8 +234,9 @@ FORMATS = ["PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "ICO", "TGA", "PC
 def pictures(r, place):
     """Image files of any kind, with metadata, damaged."""
     source, kind = models.picture(r, r.choice([1, 9, 16]), r.choice([1, 8, 17])), r.choice(FORMATS)
-    image = Image.fromarray(source).convert(r.choice(["RGB", "RGB", "L", "RGBA", "P", "1", "LA", "CMYK", "I", "F", "I;16"] if kind in ("TIFF", "PNG")
-                                                     else ["RGB", "L"]))
+    image = Image.fromarray(source).convert(
+        r.choice(["RGB", "RGB", "L", "RGBA", "P", "1", "LA", "CMYK", "I", "F", "I;16"] if kind in ("TIFF", "PNG") else ["RGB", "L"])
+    )
     memory, options, exif = io.BytesIO(), {}, Image.Exif()
     exif[ExifTags.Base.Orientation] = r.choice([1, 3, 6, 8, 9, 0])
     exif[ExifTags.Base.ImageDescription] = mutate.text(r, 5).encode("ascii", "replace").decode()
@@ -213,7 +247,7 @@ def pictures(r, place):
         info.add_text("parameters", mutate.text(r, 20).encode("utf-8", "replace").decode(), zip=r.random() < 0.5)
     try:
         image.save(memory, format=kind, **options)
-    except Exception:                                        # not every mode in every format; Pillow's affair
+    except Exception:  # not every mode in every format; Pillow's affair
         return "not written"
     found = memory.getvalue() if r.random() < 0.3 else mutate.some_bytes(r, memory.getvalue())
     if r.random() < 0.05:
@@ -238,15 +272,66 @@ def pictures(r, place):
 
 def parameters(r):
     """A text of settings such as other programs write, changed."""
-    keys = ["Steps", "Sampler", "CFG scale", "Seed", "Size", "Model", "Schedule type", "Clip skip", "Eta", "RNG", "ControlNet weight", "Guess mode",
-            "Prompt syntax", "Denoising start", "Lora hashes", "LoRA", "VAE", mutate.text(r, 2)]
-    values = ["20", "Euler", "7.5", "1", "64x64", "abc", '"abc', '"a, b"', "[0.5, [1]]", "[" * 5000, "9" * 400, "9" * 5000, "-1", "nan", "inf",
-              "20000x20000", "0x0", "\x1b[2J", "²", "٣x٣", "DPM++ 2M Karras", '"\\u0"', '"\\', mutate.text(r, 3)]
+    keys = [
+        "Steps",
+        "Sampler",
+        "CFG scale",
+        "Seed",
+        "Size",
+        "Model",
+        "Schedule type",
+        "Clip skip",
+        "Eta",
+        "RNG",
+        "ControlNet weight",
+        "Guess mode",
+        "Prompt syntax",
+        "Denoising start",
+        "Lora hashes",
+        "LoRA",
+        "VAE",
+        mutate.text(r, 2),
+    ]
+    values = [
+        "20",
+        "Euler",
+        "7.5",
+        "1",
+        "64x64",
+        "abc",
+        '"abc',
+        '"a, b"',
+        "[0.5, [1]]",
+        "[" * 5000,
+        "9" * 400,
+        "9" * 5000,
+        "-1",
+        "nan",
+        "inf",
+        "20000x20000",
+        "0x0",
+        "\x1b[2J",
+        "²",
+        "٣x٣",
+        "DPM++ 2M Karras",
+        '"\\u0"',
+        '"\\',
+        mutate.text(r, 3),
+    ]
     line = ", ".join(f"{r.choice(keys)}: {r.choice(values)}" for _ in range(r.randrange(12)))
     if r.random() < 0.7:
         line = f"Steps: {r.choice(['2', '2', r.choice(values)])}, {line}"
-    return "\n".join([mutate.text(r, 6), *([f"Negative prompt: {mutate.text(r, 3)}"] if r.random() < 0.5 else []),
-                      line * r.choice([1, 1, 1, 1, 200])]).encode("utf-8", "replace").decode()
+    return (
+        "\n".join(
+            [
+                mutate.text(r, 6),
+                *([f"Negative prompt: {mutate.text(r, 3)}"] if r.random() < 0.5 else []),
+                line * r.choice([1, 1, 1, 1, 200]),
+            ]
+        )
+        .encode("utf-8", "replace")
+        .decode()
+    )
 
 
 @case(12)
@@ -255,7 +340,12 @@ def repeats(r, place):
     info = PngImagePlugin.PngInfo()
     info.add_text("parameters", parameters(r))
     if r.random() < 0.4:
-        own = {"minisd": 1, "prompt": "a cat", "negative_prompt": "", "settings": {"Steps": 2, "Sampler": "DDIM", "Seed": 1, "Size": "16x16"}}
+        own = {
+            "minisd": 1,
+            "prompt": "a cat",
+            "negative_prompt": "",
+            "settings": {"Steps": 2, "Sampler": "DDIM", "Seed": 1, "Size": "16x16"},
+        }
         info.add_text("minisd", mutate.written(r, mutate.document(r, own)).decode("utf-8", "replace"))
     Image.new("RGB", (8, 8)).save(place / "a.png", pnginfo=info)
     denoising.denoise = one_step
@@ -267,8 +357,15 @@ def round_trips(r, place):
     """A picture made again from its own settings must be the same, and say the same of itself."""
     pipe = LOADED["icons"]
     sampler = r.choice([None, *SAMPLERS])
-    how = dict(num_inference_steps=r.choice([4, 5, 7]), seed=r.choice([0, 1, 2**32, 2**63 + 1, 2**64 - 1, -5]), sampler=sampler,
-               guidance_scale=r.choice([1, 1.5, 7.5, 3]), width=r.choice([16, 24]), height=16, rng=r.choice(["cpu", "cuda"]))
+    how = dict(
+        num_inference_steps=r.choice([4, 5, 7]),
+        seed=r.choice([0, 1, 2**32, 2**63 + 1, 2**64 - 1, -5]),
+        sampler=sampler,
+        guidance_scale=r.choice([1, 1.5, 7.5, 3]),
+        width=r.choice([16, 24]),
+        height=16,
+        rng=r.choice(["cpu", "cuda"]),
+    )
     how |= r.choice([{}, dict(clip_skip=2), dict(guidance_rescale=0.5), dict(prompt_syntax="plain"), dict(timestep_spacing="trailing")])
     if sampler in ("euler", "heun", "dpmpp_2m", "unipc", "lms", "dpm2"):
         how |= r.choice([{}, dict(sigmas="karras"), dict(sigmas="exponential")])
@@ -288,21 +385,79 @@ def round_trips(r, place):
 
 # ---- arguments -----------------------------------------------------------------------------------------------------
 
-TASKS = {"txt2img": [], "img2img": ["image", "strength", "denoising_start"], "inpaint": ["image", "mask_image", "strength", "pad", "denoising_start"],
-         "upscale": ["image", "noise_level", "tile"], "instruct_pix2pix": ["image", "image_guidance_scale"],
-         "depth2img": ["image", "depth_map", "strength"]}
-VALUES = [*mutate.ODD, np.int64(3), np.float32(0.5), np.array([1, 2]), np.array(5), np.zeros((16, 16, 3), np.uint8), [1, [2]], (16, 16), object(), "euler",
-          "karras", "cuda", Path("x"), b"x", range(3), {1}, 1 + 2j, lambda: 1, np.bool_(True), np.array(["pil"]), 16, 32, 2, 1000, "trailing",
-          np.zeros((1, 2, 2, 4), np.float32), float, [0.5, 0.5], -1e308, "array", "latent", 20000]
+TASKS = {
+    "txt2img": [],
+    "img2img": ["image", "strength", "denoising_start"],
+    "inpaint": ["image", "mask_image", "strength", "pad", "denoising_start"],
+    "upscale": ["image", "noise_level", "tile"],
+    "instruct_pix2pix": ["image", "image_guidance_scale"],
+    "depth2img": ["image", "depth_map", "strength"],
+}
+VALUES = [
+    *mutate.ODD,
+    np.int64(3),
+    np.float32(0.5),
+    np.array([1, 2]),
+    np.array(5),
+    np.zeros((16, 16, 3), np.uint8),
+    [1, [2]],
+    (16, 16),
+    object(),
+    "euler",
+    "karras",
+    "cuda",
+    Path("x"),
+    b"x",
+    range(3),
+    {1},
+    1 + 2j,
+    lambda: 1,
+    np.bool_(True),
+    np.array(["pil"]),
+    16,
+    32,
+    2,
+    999,
+    "trailing",
+    np.zeros((1, 2, 2, 4), np.float32),
+    float,
+    [0.5, 0.5],
+    -1e308,
+    "array",
+    "latent",
+    20001,
+]
 
 
-LIKELY = {"num_inference_steps": [1, 3, np.int64(2), 1000], "guidance_scale": [0, 1, 3, np.float32(7.5), 1e4, 50], "seed": [0, [5], -1, np.uint64(9)],
-          "width": [8, 24, 200], "height": [16, 40], "num_images": [1, 2, 3, np.int32(2)], "sampler": list(SAMPLERS), "sigmas": ["karras", "exponential"],
-          "timestep_spacing": ["leading", "trailing", "linspace"], "eta": [0, 0.5, 1], "guidance_rescale": [0.3, 1], "clip_skip": [1, 2, 3],
-          "rng": ["cuda"], "shared_generator": [True], "denoising_end": [0.5, 1.0], "strength": [0.01, 0.5, 1], "denoising_start": [0.5, 0.99],
-          "pad": [(8, 0, 0, 8), [1, 2, 3, 4]], "noise_level": [0, 20], "tile": [16, 64], "output": ["array", "latent"], "progress": [True, lambda s: 1 / 0],
-          "prompt": ["a AND b", ["a", "b"], "[a:b:1]"], "negative_prompt": ["", "x", ["y"]], "latents": [np.zeros((1, 2, 2, 4), np.float32)],
-          "image": [Image.new("RGBA", (5, 300)), np.zeros((1, 2, 2, 4), np.float32), np.ones((9, 9, 3))], "original_inference_steps": [20]}
+LIKELY = {
+    "num_inference_steps": [1, 3, np.int64(2), 1000],
+    "guidance_scale": [0, 1, 3, np.float32(7.5), 1e4, 50],
+    "seed": [0, [5], -1, np.uint64(9)],
+    "width": [8, 24, 200],
+    "height": [16, 40],
+    "num_images": [1, 2, 3, np.int32(2)],
+    "sampler": list(SAMPLERS),
+    "sigmas": ["karras", "exponential"],
+    "timestep_spacing": ["leading", "trailing", "linspace"],
+    "eta": [0, 0.5, 1],
+    "guidance_rescale": [0.3, 1],
+    "clip_skip": [1, 2, 3],
+    "rng": ["cuda"],
+    "shared_generator": [True],
+    "denoising_end": [0.5, 1.0],
+    "strength": [0.01, 0.5, 1],
+    "denoising_start": [0.5, 0.99],
+    "pad": [(8, 0, 0, 8), [1, 2, 3, 4]],
+    "noise_level": [0, 20],
+    "tile": [16, 64],
+    "output": ["array", "latent"],
+    "progress": [True, lambda s: 1 / 0],
+    "prompt": ["a AND b", ["a", "b"], "[a:b:1]"],
+    "negative_prompt": ["", "x", ["y"]],
+    "latents": [np.zeros((1, 2, 2, 4), np.float32)],
+    "image": [Image.new("RGBA", (5, 300)), np.zeros((1, 2, 2, 4), np.float32), np.ones((9, 9, 3))],
+    "original_inference_steps": [20],
+}
 
 
 @case(18)
@@ -325,7 +480,7 @@ def arguments(r, place):
         given.pop("depth_map", None)
     try:
         found = getattr(LOADED["sd"], task)(**{**given, **how})
-    except ZeroDivisionError:                                # of our own function for `progress`
+    except ZeroDivisionError:  # of our own function for `progress`
         return
     for picture in found if isinstance(found, list) else [found]:
         checked(picture)
@@ -334,32 +489,127 @@ def arguments(r, place):
 @case(4)
 def loading(r, place):
     """minisd.load's arguments, and those of what stands beside it."""
-    names = ["model", "device", "dtype", "variant", "low_memory", "lora", "prediction_type", "textual_inversion", "vae", "controlnet", "extract_ema"]
+    names = [
+        "model",
+        "device",
+        "dtype",
+        "variant",
+        "low_memory",
+        "lora",
+        "prediction_type",
+        "textual_inversion",
+        "vae",
+        "controlnet",
+        "extract_ema",
+    ]
     what = r.randrange(4)
     if what < 2:
         minisd.load(**{"model": FILES["sd"], **{r.choice(names): r.choice(VALUES) for _ in range(r.choice([1, 2]))}})
     elif what == 2:
-        r.choice([lambda v: minisd.save(v, Image.new("RGB", (4, 4))), lambda v: minisd.save("a.png", v), lambda v: minisd.grid([v]),
-                  lambda v: minisd.grid([Image.new("RGB", (4, 4))], v), lambda v: minisd.canny(v), lambda v: minisd.canny(Image.new("RGB", (4, 4)), v),
-                  lambda v: minisd.save("a.png", Image.new("RGB", (4, 4)), v), minisd.grid])(r.choice(VALUES))
+        r.choice(
+            [
+                lambda v: minisd.save(v, Image.new("RGB", (4, 4))),
+                lambda v: minisd.save("a.png", v),
+                lambda v: minisd.grid([v]),
+                lambda v: minisd.grid([Image.new("RGB", (4, 4))], v),
+                lambda v: minisd.canny(v),
+                lambda v: minisd.canny(Image.new("RGB", (4, 4)), v),
+                lambda v: minisd.save("a.png", Image.new("RGB", (4, 4)), v),
+                minisd.grid,
+            ]
+        )(r.choice(VALUES))
     else:
         model, value = LOADED["sd"].model, r.choice(VALUES)
-        r.choice([lambda: model.encode(value), lambda: model.encode_prompts([value] if isinstance(value, str) else ["a"], clip_skip=value),
-                  lambda: LOADED["sd"].txt2img_steps("a", num_inference_steps=value)])()
+        r.choice(
+            [
+                lambda: model.encode(value),
+                lambda: model.encode_prompts([value] if isinstance(value, str) else ["a"], clip_skip=value),
+                lambda: LOADED["sd"].txt2img_steps("a", num_inference_steps=value),
+            ]
+        )()
 
 
-OPTIONS = ["--steps", "--guidance", "--seed", "--size", "-n", "--sampler", "--sigmas", "--spacing", "--eta", "--guidance-rescale", "--rng", "--clip-skip",
-           "--prompt-syntax", "--negative", "--refiner", "--refiner-start", "--lora", "--embedding", "--vae", "--controlnet", "--control", "--grid",
-           "--preview", "--save-steps", "--taesd", "--threads", "--device", "--variant", "--prediction-type", "-o", "--prompts", "--from", "--profile",
-           "--low-memory", "--ema", "--quiet", "--prompt-2", "--strength", "--mask", "--pad", "--canny", "--guess-mode", "--typo", "-x"]
+OPTIONS = [
+    "--steps",
+    "--guidance",
+    "--seed",
+    "--size",
+    "-n",
+    "--sampler",
+    "--sigmas",
+    "--spacing",
+    "--eta",
+    "--guidance-rescale",
+    "--rng",
+    "--clip-skip",
+    "--prompt-syntax",
+    "--negative",
+    "--refiner",
+    "--refiner-start",
+    "--lora",
+    "--embedding",
+    "--vae",
+    "--controlnet",
+    "--control",
+    "--grid",
+    "--preview",
+    "--save-steps",
+    "--taesd",
+    "--threads",
+    "--device",
+    "--variant",
+    "--prediction-type",
+    "-o",
+    "--prompts",
+    "--from",
+    "--profile",
+    "--low-memory",
+    "--ema",
+    "--quiet",
+    "--prompt-2",
+    "--strength",
+    "--mask",
+    "--pad",
+    "--canny",
+    "--guess-mode",
+    "--typo",
+    "-x",
+]
 
 
-USUAL = {"--steps": ["1", "3"], "--guidance": ["1", "7.5", "1e9"], "--seed": ["1", "-3", str(2**64 - 1)], "--size": ["16x16", "24X16"], "-n": ["2", "3"],
-         "--sampler": list(SAMPLERS), "--sigmas": ["karras"], "--spacing": ["trailing"], "--eta": ["0.5"], "--guidance-rescale": ["0.5"], "--rng": ["cuda"],
-         "--clip-skip": ["2"], "--prompt-syntax": ["plain"], "--negative": ["x"], "--grid": ["sheet.png"], "--preview": ["p.png"], "--save-steps": ["s.gif"],
-         "--threads": ["1"], "-o": ["out.jpg", "a/b.png", "out.webp"], "--prompts": ["prompts.txt"], "--from": ["in.png"], "--profile": [],
-         "--low-memory": [], "--quiet": [], "--strength": ["0.5"], "--mask": ["in.png"], "--pad": ["8"], "--canny": [], "--guess-mode": [], "--ema": [],
-         "--prediction-type": ["v_prediction"]}
+USUAL = {
+    "--steps": ["1", "3"],
+    "--guidance": ["1", "7.5", "1e9"],
+    "--seed": ["1", "-3", str(2**64 - 1)],
+    "--size": ["16x16", "24X16"],
+    "-n": ["2", "3"],
+    "--sampler": list(SAMPLERS),
+    "--sigmas": ["karras"],
+    "--spacing": ["trailing"],
+    "--eta": ["0.5"],
+    "--guidance-rescale": ["0.5"],
+    "--rng": ["cuda"],
+    "--clip-skip": ["2"],
+    "--prompt-syntax": ["plain"],
+    "--negative": ["x"],
+    "--grid": ["sheet.png"],
+    "--preview": ["p.png"],
+    "--save-steps": ["s.gif"],
+    "--threads": ["1"],
+    "-o": ["out.jpg", "a/b.png", "out.webp"],
+    "--prompts": ["prompts.txt"],
+    "--from": ["in.png"],
+    "--profile": [],
+    "--low-memory": [],
+    "--quiet": [],
+    "--strength": ["0.5"],
+    "--mask": ["in.png"],
+    "--pad": ["8"],
+    "--canny": [],
+    "--guess-mode": [],
+    "--ema": [],
+    "--prediction-type": ["v_prediction"],
+}
 
 
 @case(14)
@@ -369,9 +619,45 @@ def options(r, place):
     Path("prompts.txt").write_bytes(mutate.text(r, 10).encode("utf-8", "surrogatepass"))
     denoising.denoise = one_step
     task = r.choice(["txt2img", "txt2img", "img2img", "inpaint", "upscale", "pix2pix", "depth2img", "inspect", "selftes", "completion"])
-    values = ["2", "0", "-1", "1e400", "9" * 5000, "16x16", "20000x20000", "0x0", "٣x٣", "x", "", "in.png", "out.png", "/", ".", "a" * 5000, "a" * 5000 + ".png",
-              "euler", "karras", "cuda", "cpu", "nan", "inf", "1,2,3,4", "prompts.txt", str(FILES["lora"]), f"{FILES['lora']}:0.5", f"{FILES['lora']}:1e9",
-              f"{FILES['word']}=x", str(FILES["taesd"]), "modles/x", "../x.png", "\x1b[2J", "out.gif", "\x1b[2J.png", "trailing", mutate.text(r, 4)]
+    values = [
+        "2",
+        "0",
+        "-1",
+        "1e400",
+        "9" * 5000,
+        "16x16",
+        "20000x20000",
+        "0x0",
+        "٣x٣",
+        "x",
+        "",
+        "in.png",
+        "out.png",
+        "/",
+        ".",
+        "a" * 5000,
+        "a" * 5000 + ".png",
+        "euler",
+        "karras",
+        "cuda",
+        "cpu",
+        "nan",
+        "inf",
+        "1,2,3,4",
+        "prompts.txt",
+        str(FILES["lora"]),
+        f"{FILES['lora']}:0.5",
+        f"{FILES['lora']}:1e9",
+        f"{FILES['word']}=x",
+        str(FILES["taesd"]),
+        "modles/x",
+        "../x.png",
+        "\x1b[2J",
+        "out.gif",
+        "\x1b[2J.png",
+        "trailing",
+        mutate.text(r, 4),
+    ]
     given = {"txt2img": ["a cat"], "inspect": [r.choice(values)], "completion": ["bash"], "selftes": []}.get(task, ["in.png", "a cat"])
     for _ in range(r.choice([1, 1, 2, 3])):
         option = r.choice(OPTIONS)
@@ -391,7 +677,7 @@ def commanded(argv, expected=None):
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), warnings.catch_warnings():
         try:
             code = cli.main(argv)
-        except SystemExit as e:                              # argparse's
+        except SystemExit as e:  # argparse's
             code = e.code
     said = out.getvalue() + err.getvalue()
     if acts(said.replace("\x1b[A", "")):
@@ -400,11 +686,11 @@ def commanded(argv, expected=None):
         raise Wrong(f"ended with {code}: {ascii(said)[-300:]}")
     if expected is not None and code != expected:
         raise InputError(f"ended with {code}: {said[-300:]}")
-    left = [p.name for p in Path(endswith(".part"), ".part"))]
+    left = [p.name for p in Path(".").iterdir() if p.name.endswith(".part")]
     if left:
         raise Wrong(f"left behind: {left}")
     if code:
         raise MinisdError(said[-200:])
 
 
-assert repeat                                                # what `repeats` is about
+assert repeat  # what `repeats` is about

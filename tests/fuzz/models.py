@@ -1,4 +1,5 @@
 """Small models to damage, with the shipped model's little vocabulary so that they are opened fast."""
+
 import json
 import shutil
 
@@ -38,10 +39,13 @@ def write(place):
     """-> {name: path} of models, and of files that go with them."""
     place.mkdir(parents=True, exist_ok=True)
     ddim = dict(golden_cases.SCHEDULE, _class_name="DDIMScheduler")
-    found = {"sd": folder(place / "sd", ["text_sd1", "unet_sd1", "vae"], ddim),
-             "xl": folder(place / "xl", ["text_sd1", "text_xl", "unet_xl", "vae_xl"], golden_cases.EULER,
-                          dict(force_zeros_for_empty_prompt=True)),
-             "icons": shutil.copytree(SHIPPED, place / "icons")}
+    found = {
+        "sd": folder(place / "sd", ["text_sd1", "unet_sd1", "vae"], ddim),
+        "xl": folder(
+            place / "xl", ["text_sd1", "text_xl", "unet_xl", "vae_xl"], golden_cases.EULER, dict(force_zeros_for_empty_prompt=True)
+        ),
+        "icons": shutil.copytree(SHIPPED, place / "icons"),
+    }
     arrays = ldm_files.arrays("SD 2")
     found["file"] = place / "model.safetensors"
     save_file(arrays, found["file"])

@@ -1,13 +1,101 @@
 """What is done to inputs.  r: a random.Random, so that a seed repeats it."""
+
 import json
 import struct
 
-ODD = [None, True, False, 0, 1, -1, -5, 3, 2**31, 2**63, 2**64, 10**400, 1e300, 1e-300, -0.0, 0.5, float("nan"), float("inf"), -float("inf"),
-       "", "x", "1", "²", "٣", "../x", "/etc/passwd", "a" * 5000, "\x1b[31m", "\u202e", "\x00", "\ud800", "(.*)*x", [], [1], [1, 2, 3], [[]],
-       ["x"], [None], {}, {"content": 5}, {"a": {"b": []}}, "%s%n", "NaN", "{}", " ", "\n"]
-WORDS = ["cat", "a fox", "(", ")", "[", "]", ":", "|", "AND", "BREAK", "1.2", "0.5", ":.5]", "[a:b:3]", "(x:1.5)", "\\(", "\\", ",", "<lora:x:1>",
-         "<hypernet:y:2>", "\n", "Negative prompt: ", "Steps: 3, Sampler: Euler", "日本", "👩‍🚀", "\x1b[2J", "\u202e", "\x00", "\ud800", " ", "é",
-         "a" * 300, "(" * 50, "[" * 50, "::", ":1e999)", ":-3)", "<|endoftext|>", "'s", "1e5", "AND :2", "]" * 20, "|" * 20]
+ODD = [
+    None,
+    True,
+    False,
+    0,
+    1,
+    -1,
+    -5,
+    3,
+    2**31,
+    2**63,
+    2**64,
+    10**400,
+    1e300,
+    1e-300,
+    -0.0,
+    0.5,
+    float("nan"),
+    float("inf"),
+    -float("inf"),
+    "",
+    "x",
+    "1",
+    "²",
+    "٣",
+    "../x",
+    "/etc/passwd",
+    "a" * 5000,
+    "\x1b[31m",
+    "\u202e",
+    "\x00",
+    "\ud800",
+    "(.*)*x",
+    [],
+    [1],
+    [1, 2, 3],
+    [[]],
+    ["x"],
+    [None],
+    {},
+    {"content": 5},
+    {"a": {"b": []}},
+    "%s%n",
+    "NaN",
+    "{}",
+    " ",
+    "\n",
+]
+WORDS = [
+    "cat",
+    "a fox",
+    "(",
+    ")",
+    "[",
+    "]",
+    ":",
+    "|",
+    "AND",
+    "BREAK",
+    "1.2",
+    "0.5",
+    ":.5]",
+    "[a:b:3]",
+    "(x:1.5)",
+    "\\(",
+    "\\",
+    ",",
+    "<lora:x:1>",
+    "<hypernet:y:2>",
+    "\n",
+    "Negative prompt: ",
+    "Steps: 3, Sampler: Euler",
+    "日本",
+    "👩‍🚀",
+    "\x1b[2J",
+    "\u202e",
+    "\x00",
+    "\ud800",
+    " ",
+    "é",
+    "a" * 300,
+    "(" * 50,
+    "[" * 50,
+    "::",
+    ":1e999)",
+    ":-3)",
+    "<|endoftext|>",
+    "'s",
+    "1e5",
+    "AND :2",
+    "]" * 20,
+    "|" * 20,
+]
 
 
 def text(r, most=40):
@@ -78,25 +166,25 @@ def some_bytes(r, found):
         elif what == 1:
             found[at:at] = r.randbytes(r.choice([1, 4, 100]))
         elif what == 2:
-            del found[at:at + r.choice([1, 4, 100, len(found)])]
+            del found[at : at + r.choice([1, 4, 100, len(found)])]
         elif what == 3 and len(found) > 8:
-            found[at:at + 4] = struct.pack("<I", r.choice([0, 1, 0x7FFFFFFF, 0xFFFFFFFF, 1 << 20]))
+            found[at : at + 4] = struct.pack("<I", r.choice([0, 1, 0x7FFFFFFF, 0xFFFFFFFF, 1 << 20]))
         else:
-            found[at:at] = found[at:at + r.choice([1, 10, 1000])]
+            found[at:at] = found[at : at + r.choice([1, 10, 1000])]
     return bytes(found)
 
 
 def safetensors(r, found):
     """A safetensors file with its header changed, or bytes of it."""
     size = int.from_bytes(found[:8], "little")
-    header, data = json.loads(found[8:8 + size]), found[8 + size:]
+    header, data = json.loads(found[8 : 8 + size]), found[8 + size :]
     what = r.random()
     if what < 0.15:
-        return some_bytes(r, found[:8 + size]) + data
+        return some_bytes(r, found[: 8 + size]) + data
     if what < 0.2:
-        return found[:r.randrange(len(found))]
+        return found[: r.randrange(len(found))]
     if what < 0.3:
-        return found[:8 + size] + some_numbers(r, data)
+        return found[: 8 + size] + some_numbers(r, data)
     names = [n for n in header if n != "__metadata__"]
     for _ in range(r.choice([1, 1, 2, 5])):
         name = r.choice(names)
@@ -108,15 +196,32 @@ def safetensors(r, found):
         elif what == 1:
             header[other_name(r, name)] = header.pop(name)
         elif what == 2:
-            entry["shape"] = r.choice([entry["shape"][::-1], entry["shape"] + [1], [1] + entry["shape"], entry["shape"][:-1], [],
-                                       [1, *entry["shape"][1:-1], entry["shape"][0] * entry["shape"][-1]] if len(entry["shape"]) > 1 else [-1]])
+            entry["shape"] = r.choice(
+                [
+                    entry["shape"][::-1],
+                    entry["shape"] + [1],
+                    [1] + entry["shape"],
+                    entry["shape"][:-1],
+                    [],
+                    [1, *entry["shape"][1:-1], entry["shape"][0] * entry["shape"][-1]] if len(entry["shape"]) > 1 else [-1],
+                ]
+            )
         elif what == 3:
             entry["dtype"] = r.choice(["F16", "BF16", "F32", "F64", "I8", "U8", "I64", "BOOL", "F8_E4M3", "I16", "X", 5])
         elif what == 4:
-            entry["data_offsets"] = r.choice([[0, 0], [0, 4], [entry["data_offsets"][1], entry["data_offsets"][0]], [2**60, 2**61], [-1, 3]])
+            entry["data_offsets"] = r.choice(
+                [[0, 0], [0, 4], [entry["data_offsets"][1], entry["data_offsets"][0]], [2**60, 2**61], [-1, 3]]
+            )
         elif what == 5:
-            header["__metadata__"] = r.choice([{"lora_adapter_metadata": r.choice(["[" * 3000, "5", '{"unet.lora_alpha": 1e999}', '{"a": 1'])},
-                                               {"format": "pt"}, 5, {"a": 5}, {"x": "\x1b[2J" * 10}])
+            header["__metadata__"] = r.choice(
+                [
+                    {"lora_adapter_metadata": r.choice(["[" * 3000, "5", '{"unet.lora_alpha": 1e999}', '{"a": 1'])},
+                    {"format": "pt"},
+                    5,
+                    {"a": 5},
+                    {"x": "\x1b[2J" * 10},
+                ]
+            )
         elif what == 6:
             header[other_name(r, name)] = dict(entry)
         elif what == 7:
@@ -132,9 +237,22 @@ def safetensors(r, found):
 def other_name(r, name):
     parts = name.split(".")
     k = r.randrange(len(parts))
-    return r.choice([name + ".weight", name.rpartition(".")[0], name.upper(), name.replace(".", "_"), "model.diffusion_model." + name,
-                     ".".join([*parts[:k], r.choice(["²", "9" * 5000, "99999999999", "-1", "", "weight", "\x1b[31m", "٣"]), *parts[k + 1:]]),
-                     "a." * r.choice([1, 20, 5000]) + name, "alpha", "lora_unet_" + name, "emb_params", "edm_mean", ""])
+    return r.choice(
+        [
+            name + ".weight",
+            name.rpartition(".")[0],
+            name.upper(),
+            name.replace(".", "_"),
+            "model.diffusion_model." + name,
+            ".".join([*parts[:k], r.choice(["²", "9" * 5000, "99999999999", "-1", "", "weight", "\x1b[31m", "٣"]), *parts[k + 1 :]]),
+            "a." * r.choice([1, 20, 5000]) + name,
+            "alpha",
+            "lora_unet_" + name,
+            "emb_params",
+            "edm_mean",
+            "",
+        ]
+    )
 
 
 def some_numbers(r, data):
@@ -142,5 +260,7 @@ def some_numbers(r, data):
     found = bytearray(data)
     for _ in range(r.choice([1, 10, 1000])):
         at = r.randrange(max(1, len(found) - 4)) & ~3
-        found[at:at + 4] = r.choice([struct.pack("<f", float("nan")), struct.pack("<f", float("inf")), struct.pack("<f", 3e38), b"\0\0\0\0"])
+        found[at : at + 4] = r.choice(
+            [struct.pack("<f", float("nan")), struct.pack("<f", float("inf")), struct.pack("<f", 3e38), b"\0\0\0\0"]
+        )
     return bytes(found)

@@ -3,6 +3,7 @@
 made        it worked;  refused: it ended in an error of ours
 traceback   any other error;  hang, killed, memory: beyond its limits;  escape: raw control characters on the terminal
 wrong       it worked, and what came out is not what it should be"""
+
 import os
 import random
 import resource
@@ -24,6 +25,7 @@ class Wrong(Exception):
 def outcome(case, seed, place):
     """Run case(r, place), in this process -> (outcome, what to say of it)"""
     from minisd.errors import MinisdError
+
     warnings.simplefilter("ignore")
     resource.setrlimit(resource.RLIMIT_AS, (BYTES, BYTES))
     try:
@@ -35,7 +37,7 @@ def outcome(case, seed, place):
         return "wrong", str(e)[:400]
     except MemoryError:
         return "memory", last_frames()
-    except BaseException:                                    # anything that is not an error of ours is what is looked for
+    except BaseException:  # anything that is not an error of ours is what is looked for
         return "traceback", last_frames()
 
 
@@ -86,6 +88,7 @@ def run_all(jobs, base, workers=2):
 
 def remove(place):
     import shutil
+
     shutil.rmtree(place, ignore_errors=True)
 
 
