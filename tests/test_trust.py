@@ -388,10 +388,10 @@ def test_patterns_of_a_lora_are_not_run(sd1_folder, tmp_path, pattern, plain):
         minisd.load(sd1_folder, lora=tmp_path / "a.safetensors")
 
 
-@pytest.mark.parametrize("up, alpha", [(np.ones((32, 4, 3, 3), np.float32), None), (np.ones((32, 4), np.float32), np.array(np.inf, np.float32))])
-def test_loras_of_other_shapes(sd1_folder, tmp_path, up, alpha):
+@pytest.mark.parametrize("shape, alpha", [((32, 4, 3, 3), None), ((32, 4), np.array(np.inf, np.float32))])
+def test_loras_of_other_shapes(sd1_folder, tmp_path, shape, alpha):
     layer = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
-    arrays = {f"{layer}.lora_down.weight": np.ones((4, 32), np.float32), f"{layer}.lora_up.weight": up}
+    arrays = {f"{layer}.lora_down.weight": np.ones((4, 32), np.float32), f"{layer}.lora_up.weight": np.ones(shape, np.float32)}
     save_file({**arrays, **({} if alpha is None else {f"{layer}.alpha": alpha})}, tmp_path / "a.safetensors")
     with pytest.raises(CheckpointError):
         minisd.load(sd1_folder, lora=tmp_path / "a.safetensors")

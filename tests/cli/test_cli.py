@@ -41,7 +41,7 @@ def test_a_picture(run, tmp_path, sd1):
                                sampler="euler")
         assert np.array_equal(np.asarray(picture), np.asarray(expected))
         assert picture.info["parameters"].startswith(
-            "a cat\nNegative prompt: blur, noise\nSteps: 2, Sampler: Euler, CFG scale: 5.0, Seed: 3")
+            "a cat\nNegative prompt: blur, noise\nSteps: 2, Sampler: Euler, CFG scale: 5, Seed: 3")
 
 
 def test_profile(run, monkeypatch):

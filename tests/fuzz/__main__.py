@@ -21,7 +21,7 @@ def main():
 
     p = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     p.add_argument("count", nargs="?", type=int, default=500)
-    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--seed", type=int, help="of the inputs that are drawn (another each time, and printed)")
     p.add_argument("--only", choices=list(cases.CASES))
     p.add_argument("--all", action="store_true", help="print every case, not the bad ones alone")
     p.add_argument("--repeat", metavar="KIND:SEED", help="one case again, in this process, with its traceback")
@@ -35,7 +35,9 @@ def main():
             os.chdir(there)
             cases.CASES[kind][1](random.Random(int(seed)), there)
             return 0
-        r = random.Random(a.seed)
+        seed = random.SystemRandom().getrandbits(32) if a.seed is None else a.seed
+        print(f"seed {seed}")
+        r = random.Random(seed)
         kinds, weights = zip(*((k, w) for k, (w, _) in cases.CASES.items() if a.only in (None, k)))
         jobs = [(kind, cases.CASES[kind][1], r.getrandbits(32)) for kind in r.choices(kinds, weights, k=a.count)]
         return report(process.run_all(jobs, Path(place), len(os.sched_getaffinity(0))), () if a.all else process.GOOD, process.GOOD)
