@@ -38,6 +38,9 @@ def load(model: str | Path | None = None, device: str = "cpu", dtype: str | None
     place = open_device(device)
     if dtype is not None and (isinstance(dtype, np.ndarray) or dtype not in (*place.dtypes, *map(np.dtype, place.dtypes))):
         raise InputError(f"dtype is {dtype!r}; on {device} choose {' or '.join(place.dtypes)}.  The file may be of another all the same")
+    for name, value in (("low_memory", low_memory), ("extract_ema", extract_ema)):
+        if not isinstance(value, (bool, np.bool_)):
+            raise InputError(f"{name} is {value!r:.80}; it must be True or False")
     if low_memory and device != "cpu":
         raise InputError("low_memory is for the CPU: a GPU keeps its weights")
     if not isinstance(variant, (str, type(None))):

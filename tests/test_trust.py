@@ -468,3 +468,17 @@ def test_seeds_run_over_the_end_to_the_beginning(sd1_folder, tmp_path, capsys):
         == 0
     )
     assert [line.rpartition(" ")[2] for line in capsys.readouterr().out.splitlines()] == [str(2**64 - 1), "0"]
+
+
+@pytest.mark.parametrize(
+    "how", [dict(low_memory=np.zeros(2)), dict(extract_ema="yes"), dict(variant=5), dict(dtype=np.zeros(2)), dict(prediction_type=[1])]
+)
+def test_odd_arguments_of_load(sd1_folder, how):
+    with pytest.raises(InputError):
+        minisd.load(sd1_folder, **how)
+
+
+@pytest.mark.parametrize("side", [2**64, 10**400, -(10**400), 10**6 + 8])
+def test_endless_sides(sd1, side):
+    with pytest.raises(InputError, match="width is"):
+        sd1.txt2img("a fox", width=side, height=64, num_inference_steps=1)

@@ -180,7 +180,7 @@ def dry_run(shapes, counts, run):
     try:
         for found, shape in run(p):
             expect(found, shape, "that is what the rest of the model takes")
-    except (TypeError, ValueError, IndexError, ZeroDivisionError, CheckpointError) as e:
+    except (TypeError, ValueError, IndexError, AttributeError, ZeroDivisionError, CheckpointError) as e:
         if not leaves.absent and not isinstance(e, CheckpointError):
             raise CheckpointError(f"the shapes of its weights make no such network ({e}); copy or download it again") from e
         if not leaves.absent:

@@ -157,9 +157,12 @@ def bicubic(x, size):
 
 
 def check_size(width, height, multiple):
-    """Raises InputError unless both sides are whole positive multiples of `multiple`, the pixels of a latent position."""
+    """Raises InputError unless both sides are whole positive multiples of `multiple`, the pixels of a latent position, to a million."""
     for side, value in (("width", width), ("height", height)):
         whole = is_whole(value)
+        if whole and value > 1_000_000:
+            found = value if value < 10**12 else "a number of many digits"
+            raise InputError(f"{side} is {found}; a picture's sides are a million pixels at most")
         if not whole or value < multiple or value % multiple:
             near = max(multiple, (value + multiple // 2 - 1) // multiple * multiple) if whole else 64
             raise InputError(f"{side} is {value!r}; it must be a positive multiple of {multiple}, such as {near}")

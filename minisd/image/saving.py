@@ -100,8 +100,8 @@ def check_place(path, endings=tuple(FORMATS)):
             raise InputError(f"{path}: there is no folder {path.parent}; make it first, or choose another place")
         if path.is_dir():
             raise InputError(f"{path}: is a folder; name a file in it, such as {path / ('out' + endings[0])}")
-    except OSError as e:
-        raise InputError(f"{str(path)[:80]}...: {e.strerror}") from e
+    except (OSError, UnicodeEncodeError) as e:               # a name that is too long, or no text
+        raise InputError(f"{str(path)[:80]}...: {getattr(e, 'strerror', None) or e}") from e
     if not os.access(path.parent, os.W_OK):
         raise InputError(f"{path}: the folder {path.parent.resolve()} may not be written to; choose another place")
     if path.suffix.lower() not in endings:

@@ -61,7 +61,7 @@ def inspect(path, variant=None):
     path = Path(path)
     if path.is_dir():
         raw = read_json(path / "config.json")
-        part = {"ControlNetModel": "controlnet", "AutoencoderKL": "vae", "AutoencoderTiny": "vae"}.get(raw.get("_class_name"))
+        part = {"ControlNetModel": "controlnet", "AutoencoderKL": "vae", "AutoencoderTiny": "vae"}.get(str(raw.get("_class_name")))
         if (path / "adapter_config.json").is_file():
             return describe_lora(path)
         if part and not (path / "model_index.json").is_file():

@@ -9,8 +9,11 @@ What is not one of these stays as it is, for syntax.py to read."""
 import re
 from dataclasses import dataclass, field
 
+from ..errors import InputError
+
 TOKEN = re.compile(r"\\.|[\[\]():|]|[^\\\[\]():|]+|\\", re.DOTALL)
 NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+MOST = 16                                                    # prompts that AND joins
 EXTRA_NETWORK = re.compile(r"<\w+:[^<>]+>")
 
 
@@ -116,6 +119,8 @@ class Scripts:
         self.others = [others and [Script(prompt, reads, several=False) for prompt in others]
                        for others in (prompts_2, negatives, negatives_2)]
         count = max(len(script.weights) for script in self.prompts)
+        if count > MOST:
+            raise InputError(f"AND joins {count:,} prompts, each a call of the unet; {MOST} are the most")
         self.weights = [[script.weights[j] if j < len(script.weights) else 0.0 for script in self.prompts] for j in range(count)]
 
     def at(self, step, steps):

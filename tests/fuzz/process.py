@@ -14,7 +14,7 @@ import time
 import traceback
 import warnings
 
-SECONDS, BYTES = 20, 3 << 30
+SECONDS, BYTES = 60, 3 << 30
 GOOD = ("made", "refused")
 
 

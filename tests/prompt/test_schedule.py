@@ -112,6 +112,8 @@ def test_what_is_not_read_is_named(sd1):
         sd1.txt2img("a fox AND a cat", **HOW, guidance_scale=1)
     with pytest.raises(InputError, match="at most 20,000"):
         sd1.txt2img("a" * 20_001, **HOW)
+    with pytest.raises(InputError, match="AND joins 17 prompts"):
+        sd1.txt2img(" AND ".join(["a fox"] * 17), **HOW)
     with pytest.raises(InputError, match="more than 64 chunks"):
         sd1.txt2img("a BREAK " * 100, **HOW)
     with pytest.raises(InputError, match="prompt_2 is for the second text encoder"):
