@@ -65,7 +65,7 @@ def drawn(r):
     if family in ("xl", "refiner") and task != "instruct_pix2pix":
         if r.random() < 0.3:
             how.update(original_size=(40, 30), crops_coords_top_left=(3, 5))
-        if r.random() < 0.3 and task == "txt2img" and not controls:
+        if r.random() < 0.3 and task == "txt2img" and not controls and "num_images" not in how:      # docs/use.md, Limits
             how.update(negative_original_size=(20, 90), negative_target_size=(33, 44), negative_crops_coords_top_left=(1, 2))
         if r.random() < 0.2 and family == "xl" and not controls:
             how["prompt_2"] = "in fog"
