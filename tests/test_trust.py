@@ -482,3 +482,11 @@ def test_odd_arguments_of_load(sd1_folder, how):
 def test_endless_sides(sd1, side):
     with pytest.raises(InputError, match="width is"):
         sd1.txt2img("a fox", width=side, height=64, num_inference_steps=1)
+
+
+@pytest.mark.parametrize("token", [{"content": "\ud800"}, {"content": "x", "lstrip": "y"}, {"content": 5}])
+def test_special_tokens_that_are_no_text(sd1_copy, token):
+    path = sd1_copy / "tokenizer" / "special_tokens_map.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "pad_token": token}))
+    with pytest.raises(CheckpointError):
+        minisd.load(sd1_copy)

@@ -32,16 +32,18 @@ class Tokenizer:
         try:
             model = models.BPE(vocab=vocab, merges=merges, continuing_subword_prefix="", end_of_word_suffix="</w>",
                                fuse_unk=False, unk_token=content(special["unk_token"]))
+            tokens = [added_token(t) for t in special.values()]
+            more = [added_token(t) for t in added if content(t) not in map(content, special.values())]
         except Exception as e:                               # the library raises nothing more exact
-            raise CheckpointError(f"the tokenizer's vocabulary and merges do not go together: {e}") from e
+            raise CheckpointError(f"the tokenizer's vocabulary, merges and special tokens do not go together: {e}") from e
         self.bpe = tokenizers.Tokenizer(model)
         self.bpe.normalizer = normalizers.Sequence([
             normalizers.NFC(), normalizers.Replace(tokenizers.Regex(r"\s+"), " "), normalizers.Lowercase()])
         self.bpe.pre_tokenizer = pre_tokenizers.Sequence([
             pre_tokenizers.Split(tokenizers.Regex(WORDS), behavior="removed", invert=True),
             pre_tokenizers.ByteLevel(add_prefix_space=False)])
-        self.bpe.add_special_tokens([added_token(t) for t in special.values()])
-        self.bpe.add_tokens([added_token(t) for t in added if content(t) not in map(content, special.values())])
+        self.bpe.add_special_tokens(tokens)
+        self.bpe.add_tokens(more)
         self.length, self.size = length, max(self.bpe.get_vocab().values()) + 1
         self.bos, self.eos, self.pad = (self.bpe.token_to_id(content(special[k]))
                                         for k in ("bos_token", "eos_token", "pad_token"))
@@ -65,6 +67,7 @@ class Tokenizer:
 
     def learn(self, word, count):
         """A new word of so many tokens -> their ids.  Raises CheckpointError if the word is a token already."""
+        check_text(word)
         names = [word, *(f"{word}_{k}" for k in range(1, count))]
         known = [n for n in names if self.bpe.token_to_id(n) is not None]
         if known or not word.strip():

@@ -301,7 +301,7 @@ def test_json_of_another_kind(sd1_copy, path):
 
 def test_merges_of_another_tokenizer(sd1_copy):
     (sd1_copy / "tokenizer/merges.txt").write_text("#version: 0.2\nqqq zzz\n")
-    with pytest.raises(CheckpointError, match="vocabulary and merges do not go together"):
+    with pytest.raises(CheckpointError, match="vocabulary, merges and special tokens do not go together"):
         minisd.load(sd1_copy)
 
 

@@ -188,7 +188,7 @@ def safetensors(r, found):
     names = [n for n in header if n != "__metadata__"]
     for _ in range(r.choice([1, 1, 2, 5])):
         name = r.choice(names)
-        if not isinstance(header.get(name), dict):
+        if not isinstance(header.get(name), dict) or "shape" not in header[name]:
             continue
         entry, what = header[name], r.randrange(9)
         if what == 0:
