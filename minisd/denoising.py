@@ -227,7 +227,7 @@ class GuidedPrediction:
 
 def check_latents(latents, shape):
     """The caller's noise as an array.  Raises InputError for another shape, or what is no number."""
-    found = np.asarray(latents) if isinstance(latents, (np.ndarray, list, tuple)) else np.empty(0, object)
+    found = latents if isinstance(latents, np.ndarray) else np.empty(0, object)
     if found.shape != shape or found.dtype.kind != "f" or not np.isfinite(found).all():
         raise InputError(f"latents are {found.dtype} of shape {found.shape}; they must be finite floats of shape {shape}: noise of mean 0 "
                          "and variance 1, (B,h,w,C)")

@@ -430,6 +430,7 @@ def test_whole_numbers_of_numpy(sd1):
         dict(guidance_scale=10**400),
         dict(eta=[0]),
         dict(rng=["cpu"]),
+        dict(latents=[1, [2]]),
     ],
 )
 def test_arrays_and_lists_in_place_of_one_value(sd1, how):
