@@ -139,7 +139,7 @@ class Model:
         sample of it made from `noise`, normal numbers (B,h,w,4).  TAESD's encoder gives the latents themselves.
 
         Raises InputError for pixels that are anything else."""
-        pixels = np.asarray(pixels)
+        pixels = pixels if isinstance(pixels, np.ndarray) else np.empty(0, object)
         if pixels.ndim != 4 or pixels.shape[-1] != 3 or pixels.dtype.kind != "f":
             raise InputError(f"pixels are {pixels.dtype} of shape {pixels.shape}; they must be floats in [0,1] of shape (B,H,W,3)")
         images.check_size(pixels.shape[2], pixels.shape[1], self.vae_config.factor)

@@ -134,7 +134,7 @@ class Scripts:
 def weighted(text):
     """"a cat :1.2" -> ("a cat", 1.2); 1 where there is no weight."""
     before, colon, last = text.rpartition(":")
-    return (before.rstrip(), float(last)) if colon and NUMBER.fullmatch(last.strip()) else (text, 1.0)
+    return (before.rstrip(), float(last.strip())) if colon and NUMBER.fullmatch(last.strip()) else (text, 1.0)
 
 
 def text_of(parts, step, steps):

@@ -1,6 +1,7 @@
-"""The parsers alone, guided by coverage: python -m tests.fuzz.parsers [SECONDS]   (needs '.[fuzz]': atheris)
+"""The parsers alone, guided by coverage: python -m tests.fuzz.parsers [RUNS] [SEED]   (needs '.[fuzz]': atheris)
 
-Each of TARGETS runs for its share of the time in a process of its own; what ends one but an error of ours is printed, with the input."""
+Each of TARGETS runs so many inputs in a process of its own, with another seed each time unless one is given; what ends one but an error
+of ours is printed, with the input."""
 
 import json
 import subprocess
@@ -67,11 +68,11 @@ TARGETS = {
 }
 
 
-def fuzz(name, seconds):
+def fuzz(name, runs, seed):
     """Never returns."""
     import atheris
 
-    target, seeds = TARGETS[name]
+    target, first = TARGETS[name]
     with atheris.instrument_imports(include=["minisd"]):
         import minisd.checkpoint.kinds
         import minisd.checkpoint.lora
@@ -81,8 +82,8 @@ def fuzz(name, seconds):
 
     place = Path(tempfile.mkdtemp())
     (place / "corpus").mkdir()
-    for k, seed in enumerate(seeds):
-        (place / "corpus" / str(k)).write_bytes(seed)
+    for k, data in enumerate(first):
+        (place / "corpus" / str(k)).write_bytes(data)
 
     def once(data):
         try:
@@ -94,8 +95,9 @@ def fuzz(name, seconds):
         [
             sys.argv[0],
             str(place / "corpus"),
-            f"-max_total_time={seconds}",
-            "-timeout=5",
+            f"-runs={runs}",
+            f"-seed={seed}",
+            "-timeout=20",
             "-rss_limit_mb=2000",
             "-max_len=4000",
             f"-artifact_prefix={place}/",
@@ -106,19 +108,20 @@ def fuzz(name, seconds):
 
 
 def main():
-    if len(sys.argv) == 4 and sys.argv[1] == "--target":
-        fuzz(sys.argv[2], int(sys.argv[3]))
-    seconds, bad = int(sys.argv[1]) if len(sys.argv) > 1 else 60, 0
+    if len(sys.argv) == 5 and sys.argv[1] == "--target":
+        fuzz(*sys.argv[2:])
+    runs, seed = (*sys.argv[1:], *("50000", "0")[len(sys.argv) - 1 :])[:2]
+    bad = 0
     for name in TARGETS:
         done = subprocess.run(
-            [sys.executable, "-m", "tests.fuzz.parsers", "--target", name, str(max(5, seconds // len(TARGETS)))],
+            [sys.executable, "-m", "tests.fuzz.parsers", "--target", name, runs, seed],
             cwd=Path(__file__).parents[2],
             capture_output=True,
             text=True,
             errors="replace",
         )
-        runs = next((line for line in done.stderr.split("\n") if line.startswith("Done ")), "")
-        print(f"{name:<16}{'ok' if done.returncode == 0 else 'NOT OK'}   {runs}", flush=True)
+        words = next((line for line in done.stderr.split("\n") if line.startswith("Done ")), "")
+        print(f"{name:<16}{'ok' if done.returncode == 0 else 'NOT OK'}   {words}", flush=True)
         if done.returncode:
             bad += 1
             print(done.stdout[-2000:], done.stderr[-3000:])

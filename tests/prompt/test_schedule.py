@@ -45,6 +45,7 @@ def test_several_prompts():
     script = Script("a cat :1.2 AND a [dog:fox:1] AND a penguin :2.2")
     assert script.weights == [1.2, 1.0, 2.2]
     assert script.at(1, 10) == ["a cat", " a dog ", " a penguin"] and script.at(2, 10)[1] == " a fox "
+    assert Script("a :.5\x1d AND b").weights == [0.5, 1.0]    # what strip() takes for a space, float() does not
     assert Script("a cat :1.2").weights == [1.0] and Script("a cat and a dog, BRANDY").weights == [1.0]
     assert Script("a AND b", reads=False).at(1, 10) == ["a AND b"] and Script("a AND b", several=False).at(1, 10) == ["a AND b"]
 
