@@ -491,3 +491,9 @@ def test_special_tokens_that_are_no_text(sd1_copy, token):
     path.write_text(json.dumps({**json.loads(path.read_text()), "pad_token": token}))
     with pytest.raises(CheckpointError):
         minisd.load(sd1_copy)
+
+
+@pytest.mark.parametrize("images", [5, "a.png", Image.new("RGB", (4, 4)), np.array(5), None])
+def test_a_sheet_of_what_is_not_several(images):
+    with pytest.raises(InputError, match="it must be several images"):
+        minisd.grid(images)

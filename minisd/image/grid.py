@@ -16,7 +16,7 @@ def grid(images: Iterable[Any], columns: int | None = None) -> Image.Image:
 
     images: PIL images, or arrays (H,W,3) of floats in [0,1] or of bytes, or files' names, one or more
     columns: how many stand side by side, None for as square a sheet as can be.  Raises InputError for what is no image."""
-    if isinstance(images, (str, Image.Image)) or not isinstance(images, Iterable):
+    if isinstance(images, (str, Image.Image)) or not isinstance(images, Iterable) or getattr(images, "shape", None) == ():
         raise InputError(f"what to lay out is a {type(images).__name__}; it must be several images, a list of them")
     cells = [read(image) for image in images]
     if not cells:
