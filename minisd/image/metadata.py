@@ -79,20 +79,25 @@ def read_parameters(path):
     Raises InputError if the file is no picture or says nothing of how it was made."""
     own, text = read_texts(path)
     if own is not None and own.startswith('{"minisd":'):
-        try:
-            found = json.loads(own)
-            prompt, negative, settings = found["prompt"], found["negative_prompt"], found["settings"]
-            if isinstance(prompt, str) and isinstance(negative, str) and "Steps" in settings:
-                return prompt, negative, {k: str(v) for k, v in settings.items()}
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            pass                                             # said below, as for any other text that is not settings
-        raise InputError(f"{path}: the settings stored in it are damaged")
+        return read_settings_json(path, own)
     lines = text.strip().split("\n") if text else []
     settings = fields(lines[-1]) if lines else {}
     if "Steps" not in settings:
         raise InputError(f"{path}: does not say how it was made: it has no `parameters` text, or none with steps")
     prompt, _, negative = "\n".join(lines[:-1]).partition("Negative prompt: ")
     return prompt.strip("\n"), negative.strip("\n"), settings
+
+
+def read_settings_json(path, own):
+    """What settings_json() wrote -> the same as read_parameters().  Raises InputError for anything else."""
+    try:
+        found = json.loads(own)
+        prompt, negative, settings = found["prompt"], found["negative_prompt"], {k: str(v) for k, v in found["settings"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
+        raise InputError(f"{path}: the settings stored in it are damaged") from e
+    if not isinstance(prompt, str) or not isinstance(negative, str) or "Steps" not in settings:
+        raise InputError(f"{path}: the settings stored in it are damaged")
+    return prompt, negative, settings
 
 
 def fields(line):
