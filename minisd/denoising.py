@@ -149,12 +149,14 @@ class Run:
     def steps(self):
         """The run itself, a generator of Steps; the last one's latent is what to decode."""
         start = self.task.start(self)
-        conditioning = self.conditioning()
+        yield from denoise(self.prediction(start), self.sampler, start.x, self.noise, self.first, start.blend, self.last)
+
+    def prediction(self, start):
+        """What the loop asks at each step, once all that conditions the unet is computed."""
+        conditioning, count = self.conditioning(), len(self.prompts)
         with self.model.memory():
-            count = len(self.prompts)
             self.controls.prepare(self.model.device.upload, self.model.dtype, self.branches * count, self.without * count)
-        predict = GuidedPrediction(self, conditioning, self.channels(start))
-        yield from denoise(predict, self.sampler, start.x, self.noise, self.first, start.blend, self.last)
+        return GuidedPrediction(self, conditioning, self.channels(start))
 
     def conditioning(self):
         """The unet's conditioning at each call, a list; one for all calls at which the prompts say the same."""

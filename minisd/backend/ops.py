@@ -60,11 +60,12 @@ def fast_version(name, kind):
 @contextmanager
 def definitions_only(kind=np.ndarray):
     """Meanwhile the definitions below serve arrays of type `kind`, whatever is registered for them."""
-    _slow.add(kind)
+    global _slow
+    before, _slow = _slow, _slow | {kind}
     try:
         yield
     finally:
-        _slow.discard(kind)
+        _slow = before
 
 
 @contextmanager

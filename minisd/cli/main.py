@@ -7,7 +7,7 @@ import warnings
 
 from ..errors import InputError, MinisdError
 from . import terminal
-from .options import in_options, parser
+from .options import in_options, parser, size
 
 
 def painted(a):
@@ -21,6 +21,33 @@ def inspect(a):
     lines, whole = describe.inspect(hub.find_folder(a.model, a.variant), a.variant)
     terminal.show("\n".join(lines))
     return 0 if whole else 1
+
+
+def record(a):
+    from ..loading import load
+    from ..probe.record import record
+    width, height = size(a.size) if a.size else (None, None)
+    only = a.only and a.only.split(",")
+    found = record(load(a.model, variant=a.variant), a.output, a.prompt, width, height, a.seed, a.scale, only, a.fingerprints, a.channels,
+                   a.steps, a.sampler, a.guidance, not a.quiet)
+    terminal.show(f"{found.folder}: {len(found.manifest['layers'])} layers of {found.manifest['model']}")
+    return 0
+
+
+def compare(a):
+    """Its exit codes: 0 no fault, 1 faults, 2 what cannot be compared."""
+    from ..loading import load
+    from ..probe.compare import compare, model_of
+    try:
+        if a.device != "cpu" and a.theirs is not None:
+            raise InputError("--device is for minisd itself, without another engine's activations")
+        model = load(model_of(a.recording) if a.model is None else a.model, variant=a.variant, device=a.device)
+        found = compare(a.recording, a.theirs, model, a.names, a.layout, a.precision, a.factor)
+    except MinisdError as e:
+        print(f"minisd: error: {said(e)}", file=sys.stderr)
+        return 2
+    terminal.show(found.json() if a.json else f"{found.table(not a.faults)}\n{found.verdict}")
+    return found.exit_code
 
 
 def selftest(a):
@@ -46,7 +73,7 @@ def completion(a):
     return 0
 
 
-COMMANDS = {"inspect": inspect, "selftest": selftest, "completion": completion}
+COMMANDS = {"inspect": inspect, "record": record, "compare": compare, "selftest": selftest, "completion": completion}
 
 
 def main(argv=None):

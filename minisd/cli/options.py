@@ -1,4 +1,5 @@
-"""What the command line takes: minisd txt2img | img2img | inpaint | upscale | pix2pix | depth2img | inspect | selftest | completion."""
+"""What the command line takes: minisd txt2img | img2img | inpaint | upscale | pix2pix | depth2img | inspect | record | compare | selftest |
+completion."""
 import argparse
 import re
 
@@ -9,6 +10,7 @@ from ..settings import suggestion
 
 IMAGE = "an image file, of any kind that Pillow reads"
 MODEL = "a diffusers folder, a .safetensors file, or a hub id, owner/name (the small model that comes with minisd)"
+PROMPT, FACTOR = "a red apple on a blue background", 16.0    # of record() and compare(), which are imported when they are asked for
 # What Python calls the options otherwise.
 NAMES = {"num_inference_steps": "--steps", "guidance_scale": "--guidance", "guidance_rescale": "--guidance-rescale", "num_images": "-n",
          "timestep_spacing": "--spacing", "denoising_end": "--refiner-start", "denoising_start": "--refiner-start", "extract_ema": "--ema",
@@ -98,6 +100,37 @@ def parser():
     p = commands.add_parser("inspect", help="describe a checkpoint, a LoRA, a textual inversion, a ControlNet or a vae")
     p.add_argument("model", nargs="?", help=MODEL)
     p.add_argument("--variant", help="variant of the model's files, such as fp16")
+
+    p = commands.add_parser("record", help="write what every layer of a model must give, for tests of another engine")
+    p.add_argument("model", nargs="?", help=MODEL)
+    p.add_argument("-o", "--output", required=True, metavar="FOLDER", help="where to write inputs, outputs and manifest.json")
+    p.add_argument("--prompt", default=PROMPT, metavar="TEXT", help="what the text encoders are given (%(default)s)")
+    p.add_argument("--size", metavar="WxH", help="pixels of what unet and vae are given (16 latent positions each way)")
+    p.add_argument("--seed", type=int, default=0, metavar="N", help="start of the random numbers that they are given (%(default)s)")
+    p.add_argument("--scale", type=float, default=1.0, metavar="N", help="of these numbers; 0.01 shows a wrong eps of a norm (%(default)s)")
+    p.add_argument("--only", metavar="NETWORKS", help="of text_encoder,text_encoder_2,unet,vae.encoder,vae.decoder, with commas (all)")
+    p.add_argument("--fingerprints", action="store_true", help="keep statistics and 64 numbers of each layer, not all")
+    p.add_argument("--channels", default="last", metavar="WHERE", help="where pictures have them: last (B,H,W,C) or first (%(default)s)")
+    p.add_argument("--steps", type=int, metavar="N", help="record a run of so many steps as well")
+    p.add_argument("--sampler", metavar="NAME", help="of that run (the model's own)")
+    p.add_argument("--guidance", type=float, default=7.5, metavar="N", help="of that run: its guidance scale (%(default)s)")
+    p.add_argument("--variant", help="variant of the model's files, such as fp16")
+    p.add_argument("--quiet", action="store_true", help="no progress bar")
+
+    p = commands.add_parser("compare", help="find the first layer of another engine that is wrong, and why")
+    p.add_argument("recording", help="a folder that `minisd record` wrote, or a recorder of another engine")
+    p.add_argument("theirs", nargs="?", help="what the engine computed from its inputs: safetensors, .npz, .npy, or a folder of these; "
+                                             "without, minisd on this machine is compared")
+    p.add_argument("-m", "--model", metavar="MODEL", help="the model, where it is no longer where it was recorded")
+    p.add_argument("--variant", help="variant of the model's files, such as fp16")
+    p.add_argument("--names", metavar="FILE", help="YAML or JSON of pairs, their name: the checkpoint's; * stands for one part of a name")
+    p.add_argument("--layout", metavar="WHERE", help="where their pictures have channels, first or last (found by shape)")
+    p.add_argument("--precision", metavar="KIND", help="how they store numbers: float32, float16 or bfloat16 (found)")
+    p.add_argument("--factor", type=float, default=FACTOR, metavar="N",
+                   help="an error is a fault when it is so many times what rounding does (%(default)s)")
+    p.add_argument("--faults", action="store_true", help="list the faults alone, not every layer")
+    p.add_argument("--json", action="store_true", help="all that is found, as JSON")
+    p.add_argument("--device", default="cpu", help="cpu or cuda, where minisd itself is compared (%(default)s)")
 
     p = commands.add_parser("selftest", help="check every operation on this machine")
     p.add_argument("--device", default="cpu", help="cpu or cuda; on cuda each case's kernel is named (%(default)s)")

@@ -1,9 +1,22 @@
-"""Layers: an operation of ops.py applied with the weights of one node of the checkpoint, and the trace of what each gives."""
+"""Layers: an operation of ops.py applied with the weights of one node of the checkpoint, and how to observe what each gives."""
 from contextlib import contextmanager
 
 from ..backend import ops
 
-_seen = None
+_observer = None                                             # what sees each layer's output, observer(path, y) -> y
+
+
+@contextmanager
+def observe(observer):
+    """Meanwhile observer(path, y) is called with the output of each layer, in order of execution, and the run goes on with what it returns:
+    y itself, or another array in its place."""
+    global _observer
+    before, _observer = _observer, observer
+    try:
+        with ops.observed():
+            yield
+    finally:
+        _observer = before
 
 
 @contextmanager
@@ -16,31 +29,30 @@ def trace():
 
     seen: {checkpoint path: array, images as (B,H,W,C)} in order of execution.  A layer that runs again, as each does at every step of a
     sampler, keeps its last output."""
-    global _seen
-    before, _seen = _seen, {}
-    try:
-        with ops.observed():
-            yield _seen
-    finally:
-        _seen = before
+    seen = {}
+
+    def remember(path, y):
+        seen[path] = y
+        return y
+
+    with observe(remember):
+        yield seen
 
 
 def tap(p, y):
-    """Name `y` as the output of node `p` in the current trace, if one is on; return it unchanged."""
-    if _seen is not None:
-        _seen[p.path] = y
-    return y
+    """Show `y`, the output of node `p`, to who observes; return it, or what they put in its place."""
+    return y if _observer is None else _observer(p.path, y)
 
 
 def fused(add):
-    """What an operation may add to its result by itself: nothing while layers are traced, since a layer's own output comes first."""
-    return add if _seen is None else None
+    """What an operation may add to its result by itself: nothing while layers are observed, since a layer's own output comes first."""
+    return add if _observer is None else None
 
 
 def summed(p, y, add):
     """The output `y` of node `p`, plus `add` where fused() kept that from the operation."""
     y = tap(p, y)
-    return y if add is None or _seen is None else y + add
+    return y if add is None or _observer is None else y + add
 
 
 def parameters(p):
@@ -66,7 +78,7 @@ def pointwise(p, x, add=None):
 
 def linear_geglu(p, x):
     """(...,C) -> (...,O), the layer itself having 2O outputs."""
-    return ops.linear_geglu(x, p.weight, p.bias) if _seen is None else ops.geglu(linear(p, x))
+    return ops.linear_geglu(x, p.weight, p.bias) if _observer is None else ops.geglu(linear(p, x))
 
 
 def conv2d(p, x, stride=1, pad=(0, 0), add=None):
@@ -86,14 +98,14 @@ def upsample_conv2d(p, x, size):
 
 def group_norm(p, x, groups, eps, act=None):
     """(B,H,W,C) -> (B,H,W,C).  The node's own output comes before the activation, so a trace takes them apart."""
-    if _seen is None:
+    if _observer is None:
         return ops.group_norm(x, p.weight, p.bias, groups=groups, eps=eps, act=act)
     return ops.ACTIVATIONS[act](tap(p, ops.group_norm(x, p.weight, p.bias, groups=groups, eps=eps)))
 
 
 def norm_conv2d(norm, conv, x, groups, eps):
     """Group norm, silu, 3x3 convolution: (B,H,W,C) -> (B,H,W,O)"""
-    if _seen is None:
+    if _observer is None:
         return ops.norm_conv2d(x, parameters(norm), parameters(conv), groups=groups, eps=eps)
     return conv2d(conv, group_norm(norm, x, groups, eps, act="silu"), pad=(1, 1))
 
@@ -101,7 +113,7 @@ def norm_conv2d(norm, conv, x, groups, eps):
 def residual_block(p, x, shift, groups, eps):
     """x (B,H,W,C), shift (B,1,1,C') or None -> (B,H,W,C'); conv_shortcut exists exactly where C' != C."""
     shortcut = p.conv_shortcut if "conv_shortcut" in p else None
-    if _seen is None:
+    if _observer is None:
         return ops.residual_block(x, *map(parameters, (p.norm1, p.conv1, p.norm2, p.conv2)), groups=groups, eps=eps, shift=shift,
                                   shortcut=shortcut and parameters(shortcut))
     h = conv2d(p.conv1, group_norm(p.norm1, x, groups, eps, act="silu"), pad=(1, 1), add=shift)
@@ -114,13 +126,16 @@ def layer_norm(p, x, eps=1e-5):
     return tap(p, ops.layer_norm(x, p.weight, p.bias, eps=eps))
 
 
-def attention(p, x, context, heads, bias=False, add=None):
-    """Queries from x (B,N,C), keys and values from context (B,M,D) -> (B,N,C).
+def attend(p, x, context, heads, bias=False):
+    """Queries from x (B,N,C), keys and values from context (B,M,D) -> (B,N,C), before the output's linear layer.
 
-    bias: whether q, k and v have one;  add (B,N,C): added to it"""
-    q, k, v = linear(p.to_q, x, bias), linear(p.to_k, context, bias), linear(p.to_v, context, bias)
-    h = ops.attention(q, k, v, heads)
-    return summed(p, linear(p.to_out[0], h, add=fused(add)), add)
+    bias: whether q, k and v have one"""
+    return ops.attention(linear(p.to_q, x, bias), linear(p.to_k, context, bias), linear(p.to_v, context, bias), heads)
+
+
+def attention(p, x, context, heads, add):
+    """x (B,N,C) looks at context (B,M,D) -> (B,N,C);  add (B,N,C): added to it"""
+    return summed(p, linear(p.to_out[0], attend(p, x, context, heads), add=fused(add)), add)
 
 
 def feed_forward(p, x, add):

@@ -2,7 +2,7 @@
 
 Numbers in comments are those of Stable Diffusion at 512x512."""
 from ..backend import ops
-from .nn import attention, conv2d, group_norm, norm_conv2d, tap, upsample_conv2d
+from .nn import attend, conv2d, group_norm, linear, norm_conv2d, tap, upsample_conv2d
 from .unet import resnet
 
 EPS = 1e-6                                                   # of every group norm here
@@ -12,7 +12,8 @@ def pixel_attention(p, x, groups):
     """One head over all positions, the only place where far pixels see each other: (B,H,W,C) -> (B,H,W,C)."""
     B, H, W, C = x.shape
     h = group_norm(p.group_norm, x, groups, EPS).reshape(B, H * W, C)
-    return tap(p, attention(p, h, h, heads=1, bias=True, add=x.reshape(h.shape)).reshape(x.shape))
+    h = linear(p.to_out[0], attend(p, h, h, heads=1, bias=True), add=x.reshape(h.shape))
+    return tap(p, h.reshape(x.shape))
 
 
 def middle(p, x, groups):

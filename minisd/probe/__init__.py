@@ -3,4 +3,10 @@
 describe.py    what a checkpoint is, down to every weight (minisd inspect)
 profile.py     where the time goes, by operation
 preview.py     what the picture is to be, after each step
+record.py      what every layer must give, written for tests of other engines
+compare.py     which layer of another engine is wrong, and by what mistake
+calls.py       one call of each network, every layer seen or replaced: below both of them
+walk.py        a whole run as one such call
+mistakes.py    what porters get wrong, each as it would have computed
+activations.py the arrays that another engine wrote
 selftest.py    whether every operation is right on this machine"""
