@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..backend import ops
-from .calls import exactly, geglu, run
+from .calls import conv2d, defining, exactly, geglu, run
 
 
 @dataclass(frozen=True)
@@ -353,7 +353,7 @@ def by_weight(places, run, x, *rest):
         share = (where - low).astype(x.dtype).reshape(-1, *[1] * (3 - axis))
         high = np.minimum(low + 1, x.shape[axis] - 1)
         x = x.take(low, axis) * (1 - share) + x.take(high, axis) * share
-    return x if len(rest) == 1 else ops.conv2d.definition(x, *rest[:-1], pad=(1, 1))
+    return x if len(rest) == 1 else conv2d(x, *rest[:-1], pad=(1, 1))
 
 
 # ---- joined and added ------------------------------------------------------------------------------------------
@@ -473,6 +473,7 @@ class Trial:
         return self.summand(total)
 
     def watch(self, name, run, *args, **kwargs):
+        run = defining(name, run)
         args = [[np.asarray(b) for b in a] if isinstance(a, list) else np.asarray(a) if isinstance(a, Summand) else a for a in args]
         kwargs = {k: np.asarray(a) if isinstance(a, Summand) else a for k, a in kwargs.items()}
         self.used.setdefault(self.at, set()).add(name)

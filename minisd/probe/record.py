@@ -4,7 +4,6 @@ A folder of inputs.safetensors, outputs.safetensors and manifest.json, made for 
 import json
 import math
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -46,8 +45,8 @@ def record(pipe, folder: str | Path, prompt: str = PROMPT, width: int | None = N
 
     inputs.safetensors and outputs.safetensors hold arrays named <network>.<layer>, in float32, computed in float64 by the definitions, so
     exact to their last digit.  manifest.json has for each layer, in order of execution, its shape, its axes by letter, mean, standard
-    deviation and extremes, and its noise: how far rounding to float32, float16 and bfloat16 moves it, as a share of its largest value:
-    "inherited" in a run that is rounded from the start, "local" from exact inputs.
+    deviation and extremes, and its noise: how far it is moved where all numbers are rounded to float32, float16 or bfloat16 from the start,
+    as a share of its largest value.
     Raises InputError for a size that the model does not make, or where the folder cannot be written or memory is short."""
     if channels not in ("first", "last"):
         raise InputError(f"channels is {channels!r}; it must be 'first' or 'last'")
@@ -73,7 +72,7 @@ def record(pipe, folder: str | Path, prompt: str = PROMPT, width: int | None = N
     if said is not None:
         inputs[walk.NAME] = walk.draws(plain, said)
     layers, outputs = [], {}
-    with tqdm(total=len(inputs) * (1 + 2 * len(PRECISIONS)), disable=not progress, unit="run") as bar:
+    with tqdm(total=len(inputs) * (1 + len(PRECISIONS)), disable=not progress, unit="run") as bar:
         for name, given in inputs.items():
             found, rows = observed(exact, own[name], plain, rough[name], given, bar)
             layers += rows
@@ -108,17 +107,16 @@ def observed(exact, call, plain, rough, given, bar):
         found[path] = y
         return y
 
-    def measure(kind, path, y):
+    def measure(path, y):
         y = y if path in walk.SCHEDULE else rounded(y, precision)              # sums too, which are no operations
-        noise.setdefault(path, {}).setdefault(precision, {})[kind] = float(f"{distance(y, found[path]):.3g}")
-        return y if kind == "inherited" else found[path].astype(y.dtype)
+        noise.setdefault(path, {})[precision] = float(f"{distance(y, found[path]):.3g}")
+        return y
 
     run(exact, call, given, keep, exactly)
     bar.update()
     for precision in PRECISIONS:
-        for kind in ("inherited", "local"):
-            run(plain, rough, given, partial(measure, kind), stored_as(precision))
-            bar.update()
+        run(plain, rough, given, measure, stored_as(precision))
+        bar.update()
     text = name.startswith("text_encoder")
     rows = [dict(name=f"{call.component}.{layer}", call=name, shape=list(a.shape), axes=axes_of(a, text), dtype="float32",
                  mean=float(a.mean()), std=float(a.std()), min=float(a.min()), max=float(a.max()), noise=noise[layer])
