@@ -12,7 +12,8 @@ from minisd.cli.options import parser
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md"), ROOT / "kernels" / "README.md"])
 NAMES = [p.relative_to(ROOT).as_posix() for p in PAGES]
-NEEDS_MORE = {"docs/cudaemu.md": "its block runs a kernel; tests/backend/test_cudaemu.py has the like"}
+NEEDS_MORE = {"docs/cudaemu.md": "its block runs a kernel; tests/backend/test_cudaemu.py has the like",
+              "docs/record/README.md": "tests/probe/test_recorders.py runs its blocks and holds what they print"}
 MODELS = {"sd15": lambda place: golden_checks.write_pipeline(place / "stable-diffusion-v1-5", "sd1"),
           "pix2pix": lambda place: golden_checks.write_pipeline(place / "instruct-pix2pix", "sd1", channels=8),
           "upscaler": lambda place: golden_checks.write_family(place / "x4-upscaler", "upscaler", channels=7),

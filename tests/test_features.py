@@ -104,6 +104,17 @@ FEATURES = {
         ("previews of intermediate pictures, by TAESD or by the latents' colours",
          ["preview:test_by_taesd", "preview:test_the_matrix_is_that_of_a_linear_decoder",
           "preview:test_colours_of_the_latents_are_those_of_the_picture"], FORMULA)],
+    "Other engines": [
+        ("what every layer must give, with how much rounding moves it", ["compare:test_a_recording_says_what_every_layer_gives",
+                                                                         "compare:test_outputs_are_exact"], FORMULA),
+        ("which layers of another engine are wrong, and by what mistake; 26 planted in diffusers (tests/planted.py)",
+         ["compare:test_mistakes_are_found_all_at_once", "compare:test_a_sum_left_out_is_one_fault", "compare:test_rounding_is_no_fault"],
+         FORMULA),
+        ("any format, names and axes, damaged files named", ["compare:test_every_format_gives_the_same",
+                                                             "compare:test_names_of_another_engine",
+                                                             "compare:test_damaged_files_are_named"], FORMULA),
+        ("a whole run, step by step", ["compare:test_a_whole_run"], FORMULA),
+        ("minisd on this machine, against a recording made elsewhere", ["compare:test_a_recorder_of_another_engine"], FORMULA)],
     "Where it computes": [
         ("a CPU, fast, or in little memory", ["cpu:test_equals_its_definition",
                                                "pipeline:test_low_memory_draws_the_same_and_keeps_nothing"], FORMULA),

@@ -102,7 +102,7 @@ def test_only_what_compares_with_a_framework_imports_one():
         nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
         found = {a.name.split(".")[0] for n in nodes if isinstance(n, ast.Import) for a in n.names}
         found |= {n.module.split(".")[0] for n in nodes if isinstance(n, ast.ImportFrom) and n.module and not n.level}
-        frameworks = "make_goldens.py", "full_size.py", "search.py", "bench/cpu.py", "bench/gpu.py"
+        frameworks = "make_goldens.py", "full_size.py", "search.py", "planted.py", "bench/cpu.py", "bench/gpu.py"
         allowed = path.relative_to(ROOT / "tests").as_posix() in frameworks
         assert allowed or not found & {"torch", "diffusers", "transformers"}
 

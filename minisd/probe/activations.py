@@ -2,6 +2,7 @@
 first or last."""
 import math
 import re
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -206,7 +207,8 @@ def readable(place):
     """What the readers of files raise, in our words."""
     try:
         yield
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError, NotImplementedError, OSError, SyntaxError) as e:
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError, NotImplementedError, OSError, SyntaxError,
+            tokenize.TokenError) as e:                       # the last two of a .npy's header, which is read as Python's literals are
         if isinstance(e, (CheckpointError, InputError)):
             raise
         raise CheckpointError(f"{place}: damaged or no such file ({getattr(e, 'strerror', None) or e}); write it again") from e

@@ -23,6 +23,7 @@ FORMAT = "minisd recording 1"
 INPUTS, OUTPUTS, MANIFEST = "inputs.safetensors", "outputs.safetensors", "manifest.json"
 SAMPLES = 64                                                 # numbers kept of each layer, of a recording of fingerprints
 PROMPT = "a red apple on a blue background"
+TABLES = {"input_ids": "embeddings.token_embedding.weight", "class_labels": "class_embedding.weight"}  # inputs that are rows of a weight
 POSITIONS = 16                                               # of the latent each way, unless a size is given
 
 
@@ -210,6 +211,10 @@ class Recording:
         if a.ndim != len(axes) or not (a.size or axes[0] == "K") or not np.isfinite(a).all():
             raise CheckpointError(f"{self.folder / INPUTS}: {name} has shape {a.shape}{'' if np.isfinite(a).all() else ' and NaN'}; finite "
                                   f"numbers of axes {axes} were expected")
+        table = TABLES.get(name.rpartition(".")[2])
+        if table and not (a.dtype.kind == "i" and 0 <= a.min() and a.max() < call.weights._leaves.shapes[table][0]):
+            raise CheckpointError(f"{self.folder / INPUTS}: {name} holds {a.min()} to {a.max()}; this model has no rows for them, only "
+                                  f"{call.weights._leaves.shapes[table][0]} in {table}")
         if axes == "BHWC" and self.manifest.get("channels", "last" if a.shape[-1] < min(a.shape[1:3]) else "first") == "first":
             a = a.transpose(0, 2, 3, 1)
         return np.ascontiguousarray(a if a.dtype.kind == "i" else a.astype(np.float32))

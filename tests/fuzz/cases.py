@@ -11,14 +11,14 @@ from pathlib import Path
 import drawn_models
 import numpy as np
 from PIL import ExifTags, Image, PngImagePlugin
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 import minisd
 from minisd import denoising
 from minisd.cli import main as cli
 from minisd.cli import repeat
 from minisd.diffusion.samplers import SAMPLERS
-from minisd.errors import InputError, MinisdError
+from minisd.errors import InputError, MinisdError, printable
 from minisd.image import metadata, pixels, saving
 from minisd.probe import describe
 from minisd.prompt.syntax import parse
@@ -44,6 +44,7 @@ def prepare(place):
     """Write the models, load those that are only used."""
     FILES.update(models.write(place))
     LOADED.update({name: minisd.load(FILES[name]) for name in ("sd", "icons")})
+    FILES["recording"] = minisd.record(LOADED["icons"], place / "recording", only=["text_encoder"]).folder
 
 
 def checked(picture):
@@ -198,6 +199,49 @@ def adapters(r, place):
     }
     (place / "a" / "adapter_config.json").write_bytes(mutate.written(r, mutate.document(r, given, 1)))
     use(minisd.load(FILES["sd"], lora=place / "a"), r)
+
+
+@case(3)
+def comparisons(r, place):
+    """A recording, what another engine computed from it, and its names of layers."""
+    source, pipe = FILES["recording"], LOADED["icons"]
+    arrays = load_file(source / "outputs.safetensors")
+    (place / "theirs").mkdir()
+    kind = r.choice(["safetensors", "npz", "npy"])
+    if kind == "safetensors":
+        save_file(arrays, place / "theirs" / "a.safetensors")
+    elif kind == "npz":
+        np.savez(place / "theirs" / "a.npz", **arrays)
+    else:
+        for name in r.sample(sorted(arrays), 4):
+            np.save(place / "theirs" / f"{name}.npy", arrays[name])
+    (place / "names.yaml").write_text(
+        "".join(f"{r.choice(['', 'x.', '*.'])}{k}: {r.choice([k, 'a.*', mutate.text(r, 2)])!r}\n" for k in r.sample(sorted(arrays), 3))
+    )
+    changed = r.choice(
+        [*sorted((place / "theirs").iterdir()), *sorted((place / "theirs").iterdir()), *source.iterdir(), place / "names.yaml"]
+    )
+    if changed.parent == source:
+        there = models.linked(source, place / "recording", changed)
+        source = place / "recording"
+    else:
+        there = changed
+    if there.suffix == ".safetensors":
+        there.write_bytes(mutate.safetensors(r, there.read_bytes()))
+    elif there.suffix == ".json":
+        there.write_bytes(mutate.written(r, mutate.document(r, json.loads(there.read_text()))))
+    else:
+        there.write_bytes(mutate.some_bytes(r, there.read_bytes()))
+    how = dict(
+        names=place / "names.yaml" if r.random() < 0.3 or there.suffix == ".yaml" else None,
+        layout=r.choice([None, None, "first", "last"]),
+        precision=r.choice([None, None, "float16"]),
+        factor=r.choice([16.0, 1, 1e30]),
+    )
+    found = minisd.compare(source, place / "theirs" if r.random() < 0.9 else None, pipe, **how)
+    json.loads(found.json())
+    if acts("\n".join([printable(found.table()), printable(found.verdict)])):
+        raise Wrong("raw control characters on the terminal")
 
 
 def inspected(path):
