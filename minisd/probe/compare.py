@@ -70,6 +70,8 @@ class Comparison:
         lines = [f"{layer}: shape {shape_text(theirs)}, {shape_text(ours)} was expected" for layer, (theirs, ours) in self.differ.items()]
         lines += [f"{row.layer}: {row.says}" for row in self.faults]
         found, count = len(self.faults), f"{len(self.rows)} of {self.total} layers compared"
+        if found > len(self.rows) / 2:
+            lines.append("most layers are off: is it the same checkpoint, with the same weights added to it?")
         if self.not_compared:
             count += f", nothing of {' and '.join(self.not_compared)}"
         if self.unknown:
@@ -249,7 +251,7 @@ class Judged:
                           says="holds NaN or infinity" + (f", as do {len(broken) - 1} layers after it" if len(broken) > 1 else ""))
 
     def is_off(self, errors, k):
-        return errors[self.order[k]] > self.factor * self.noise[self.order[k]]
+        return errors.get(self.order[k], math.inf) > self.factor * self.noise[self.order[k]]
 
     def explained(self, suspects):
         """{number of a layer: what explains that it is off} of those that are.
@@ -304,7 +306,7 @@ class Judged:
             with np.errstate(all="ignore"):
                 trial = self.machine.trial(self.given, fixes, usual, self.suspects)
                 return {layer: self.compared(trial.seen, layer) for layer in self.order}, set(trial.details)
-        except ValueError:                                   # a mistake that does not fit these shapes cannot have been made
+        except ValueError:                                   # a mistake whose result does not fit what follows was not made
             return {}, set()
 
     def compared(self, seen, layer):
@@ -318,11 +320,11 @@ class Judged:
         return {k: f"looks like: {trial.says(next(j for j in stretches))} (then {error:.1e})" for k, (error, stretches, _) in fixes.items()}
 
     def equal_to(self, k):
-        """Whether it is another layer's output."""
+        """Whether it is the output of a layer before it."""
         a, layer = self.given[self.order[k]], self.order[k]
-        for other in self.order:
+        for other in self.order[:k]:
             b = self.given[other]
-            if other != layer and b.shape == a.shape and distance(a, b) <= self.factor * self.noise[layer]:
+            if b.shape == a.shape and distance(a, b) <= self.factor * self.noise[layer]:
                 return f"looks like: the output of {other}"
         return None
 

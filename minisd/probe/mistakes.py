@@ -505,7 +505,10 @@ class Trial:
             return self.before and run(self.given[self.before], *args[1:], **kwargs)
         if getattr(mistake.wrong, "func", None) is another_scaling:
             kwargs = {**kwargs, "scaling": self.scaling}
-        y = mistake.wrong(run, *args, **kwargs)
+        try:
+            y = mistake.wrong(run, *args, **kwargs)
+        except ValueError:                                   # of these shapes it cannot have been made
+            return None
         return None if y is None else y.astype(np.float32)
 
     def says(self, at):
