@@ -30,7 +30,7 @@ def record(a):
     only = a.only and a.only.split(",")
     found = record(load(a.model, variant=a.variant), a.output, a.prompt, width, height, a.seed, a.scale, only, a.fingerprints, a.channels,
                    a.steps, a.sampler, a.guidance, not a.quiet)
-    terminal.show(f"{found.folder}: {len(found.manifest['layers'])} layers of {found.manifest['model']}")
+    terminal.show(f"{found.folder}: {len(found.manifest['layers'])} layers of {found.manifest['name']}")
     return 0
 
 

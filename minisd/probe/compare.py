@@ -335,10 +335,13 @@ def put_in(fixes):
 
 
 def model_of(recording):
-    """Where the model of a recording was, as its manifest says.  Raises CheckpointError where it does not."""
+    """The model of a recording, as load() takes it.  Raises CheckpointError where the manifest does not say it, or it is gone."""
     manifest = Recording(as_path(recording)).manifest
-    if not isinstance(manifest.get("model"), str):
+    if "model" not in manifest:
         raise CheckpointError(f"{recording}: does not say of which model it is; name that with --model")
-    return manifest["model"]
+    place = manifest["model"]
+    if place is not None and not as_path(place).exists():
+        raise CheckpointError(f"{recording}: recorded of {place}, which is no longer there; name the model with --model")
+    return place
 
 

@@ -11,6 +11,7 @@ import safetensors.numpy
 from tqdm import tqdm
 
 from .. import __version__
+from ..checkpoint import hub
 from ..checkpoint.files import TensorFiles, as_path, read_json
 from ..errors import CheckpointError, InputError, listed
 from ..image import saving
@@ -78,8 +79,8 @@ def record(pipe, folder: str | Path, prompt: str = PROMPT, width: int | None = N
             found, rows = observed(exact, own[name], plain, rough[name], given, bar)
             layers += rows
             outputs.update({f"{own[name].component}.{layer}": a.astype(np.float32) for layer, a in found.items()})
-    manifest = dict(format=FORMAT, minisd=__version__, model=str(pipe.model.checkpoint.folder), prompt=prompt, seed=seed, scale=scale,
-                    width=width, height=height, channels=channels, fingerprints=fingerprints, run=said,
+    manifest = dict(format=FORMAT, minisd=__version__, name=pipe.model.checkpoint.name, model=place_of(pipe.model), prompt=prompt,
+                    seed=seed, scale=scale, width=width, height=height, channels=channels, fingerprints=fingerprints, run=said,
                     inputs=[dict(name=f"{name}.{k}", shape=list(laid(a, channels).shape), axes=letters(own[name].takes[k], channels),
                                  dtype=str(a.dtype)) for name, given in inputs.items() for k, a in given.items()],
                     layers=[dict(row, shape=list(laid(outputs[row["name"]], channels).shape), axes=letters(row["axes"], channels))
@@ -94,6 +95,12 @@ def record(pipe, folder: str | Path, prompt: str = PROMPT, width: int | None = N
 def all_calls(model, said):
     """{name: Call} of a model's networks, and of a run, if the settings of one are given."""
     return calls(model) if said is None else {**calls(model), walk.NAME: walk.run_call(model, said)}
+
+
+def place_of(model):
+    """Where a model is on this machine, as load() takes it; None is the one that comes with minisd."""
+    folder = Path(model.checkpoint.folder).resolve()
+    return None if folder == hub.SHIPPED.resolve() else str(folder)
 
 
 def observed(exact, call, plain, rough, given, bar):
@@ -187,7 +194,7 @@ class Recording:
 
     def __repr__(self):
         count = len(TensorFiles([self.folder / OUTPUTS]))
-        return f"<Recording {self.folder}: {count} layers, of {self.manifest.get('model', 'another engine')}>"
+        return f"<Recording {self.folder}: {count} layers, of {self.manifest.get('name', 'another engine')}>"
 
     def inputs(self, own):
         """{call: {input: array}} as calls.run() takes them, of those calls of `own` for which there are inputs.

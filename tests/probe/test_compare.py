@@ -1,6 +1,5 @@
 """Recordings, and engines held against them: minisd itself stands for another engine, with mistakes or without."""
 import json
-import math
 import shutil
 import zipfile
 
@@ -448,11 +447,15 @@ def test_commands(sd1_folder, theirs, tmp_path, capsys):
     assert main(["compare", str(place), "--model", str(sd1_folder), "--faults"]) == 0
     assert capsys.readouterr().out.count("\n") == 2
     for arguments, message in (([str(tmp_path)], "no recording"), ([str(place), str(tmp_path / "none.npz")], "no such file"),
-                               ([str(place), str(tmp_path / "a.safetensors"), "--factor", "0.5"], "factor"),
-                               ([str(place), str(tmp_path / "a.safetensors"), "--precision", "int8"], "precision"),
+                               ([str(place), str(tmp_path / "a.safetensors"), "-m", str(sd1_folder), "--factor", "0.5"], "factor"),
+                               ([str(place), str(tmp_path / "a.safetensors"), "-m", str(sd1_folder), "--precision", "int8"], "precision"),
                                ([str(place), str(tmp_path / "a.safetensors"), "--device", "cuda"], "--device is for"),
                                ([str(place), "--model", str(tmp_path / "none")], "no such")):
         assert main(["compare", *arguments]) == 2
         assert message in capsys.readouterr().err
     assert main(["record", str(sd1_folder), "-o", str(tmp_path / "a.safetensors")]) == 1
-    assert math.isclose(len(arrays), len(json.loads((place / MANIFEST).read_text())["layers"]))
+    assert len(arrays) == len(json.loads((place / MANIFEST).read_text())["layers"])
+    for change, message in ((dict(model="/gone"), "no longer there; name the model with --model"), (dict(model=5), "5 is no path")):
+        (place / MANIFEST).write_text(json.dumps({**json.loads((place / MANIFEST).read_text()), **change}))
+        assert main(["compare", str(place), str(tmp_path / "a.safetensors")]) == 2
+        assert message in capsys.readouterr().err
