@@ -472,7 +472,17 @@ def test_seeds_run_over_the_end_to_the_beginning(sd1_folder, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "how", [dict(low_memory=np.zeros(2)), dict(extract_ema="yes"), dict(variant=5), dict(dtype=np.zeros(2)), dict(prediction_type=[1])]
+    "how",
+    [
+        dict(low_memory=np.zeros(2)),
+        dict(extract_ema="yes"),
+        dict(variant=5),
+        dict(variant="a" * 5000),
+        dict(variant="é" * 120),
+        dict(variant="../x"),
+        dict(dtype=np.zeros(2)),
+        dict(prediction_type=[1]),
+    ],
 )
 def test_odd_arguments_of_load(sd1_folder, how):
     with pytest.raises(InputError):

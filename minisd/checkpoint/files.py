@@ -74,7 +74,9 @@ def weight_files(folder, stem, variant=None):
     """The safetensors files of a network's folder: whole, or in shards with an index; of the variant that is asked for,
     or the plain ones, or, if there are no plain ones, those of the variant "fp16".
 
-    Raises CheckpointError if there are none, saying what is there instead."""
+    Raises CheckpointError if there are none, saying what is there instead; InputError for a variant that is no part of a name."""
+    if variant and not is_name(f"{stem}.safetensors.index.{variant}.json"):
+        raise InputError(f"variant is {variant!r:.80}; it must be what stands in the files' names, such as 'fp16'")
     for v in [variant] if variant else ["", "fp16"]:
         mark = f".{v}" if v else ""
         whole, index = folder / f"{stem}{mark}.safetensors", folder / f"{stem}.safetensors.index{mark}.json"
@@ -106,7 +108,8 @@ def as_path(given):
 
 def is_name(name):
     """Whether this is the name of a file in the same folder, and leads nowhere else."""
-    return isinstance(name, str) and name not in ("", ".", "..") and len(name) < 256 and not any(c in name for c in "/\\:\0")
+    return (isinstance(name, str) and name not in ("", ".", "..") and not any(c in name for c in "/\\:\0")
+            and len(name.encode("utf-8", "surrogatepass")) < 256)
 
 
 def refuse_pickle(*paths):
