@@ -503,11 +503,13 @@ def make(folder):
 
 
 def drift(name, folder):
-    """The largest difference between a stored golden and one made now, relative to each array's largest value."""
+    """The largest difference between a stored golden and one made now, relative to each array's largest value; pixels that torch's rounding
+    on another processor moves by one level of 255 count as the same."""
     stored, now = golden_checks.Golden(name), golden_checks.Golden(name, folder)
     if set(stored) != set(now) or any(stored.about[k] != now.about[k] for k in stored.about if k != "versions"):
         return np.inf
-    return max(golden_checks.relative(now[k], stored[k]) for k in stored)
+    return max(0.0 if stored[k].dtype == np.uint8 and np.abs(now[k].astype(int) - stored[k].astype(int)).max() <= 1
+               else golden_checks.relative(now[k], stored[k]) for k in stored)
 
 
 def check():
@@ -549,9 +551,9 @@ def check():
                      max(found)[0] <= golden_checks.BOUND, drift("families", folder)))
         same = golden_checks.keys(folder) == golden_checks.keys()
         rows.append(("keys", len(golden_checks.keys()), 0.0 if same else np.inf, "names and shapes of real checkpoints", same, 0.0))
-        levels, moved = golden_checks.compare_shipped(golden_checks.Golden("shipped", folder)), drift("shipped", folder)
+        levels = golden_checks.compare_shipped(golden_checks.Golden("shipped", folder))
         rows.append(("shipped model", len(golden_cases.SHIPPED), levels, "levels of 255, after 20 steps", levels <= 1,
-                     0.0 if moved * 255 <= 1.001 else moved))               # rounding may move a pixel by one level
+                     drift("shipped", folder)))
     print(f"{'golden':<16}{'compared':>9}{'output':>10}  {'drift':<8}  worst layer or case")
     for name, count, output, worst, ok, moved in rows:
         good = ok and moved <= DRIFT
