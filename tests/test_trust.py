@@ -507,3 +507,12 @@ def test_special_tokens_that_are_no_text(sd1_copy, token):
 def test_a_sheet_of_what_is_not_several(images):
     with pytest.raises(InputError, match="it must be several images"):
         minisd.grid(images)
+
+
+@pytest.mark.parametrize(
+    "crop, message", [((np.zeros(2), np.zeros(2)), "holds an array"), (np.int64(3), "two whole numbers"), ([1], "two whole numbers")]
+)
+def test_what_is_no_pair(sd1, crop, message):
+    """Also where the model has no use for it."""
+    with pytest.raises(InputError, match=f"crops_coords_top_left .*{message}"):
+        sd1.txt2img("a cat", crops_coords_top_left=crop, num_inference_steps=1, width=64, height=64)
