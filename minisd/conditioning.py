@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .backend.ops import concat, xp_of
-from .errors import InputError, listed, warn
+from .errors import listed, warn
 from .networks import clip
 from .networks.clip_config import TextConfig
 from .prompt.chunks import chunks
@@ -130,9 +130,6 @@ def guidance_embedding(scale, dim, dtype):
 def time_ids(count, original_size, crops_coords_top_left, target_size, score=None):
     """SDXL's sizes: (height, width) of the training image, (top, left) of its crop, (height, width) to make; its refiner has an aesthetic
     score, 1 to 10, in place of the last -> (1,count) float32.   Podell et al. 2023, section 2.2"""
-    for name, pair in (("original_size", original_size), ("crops_coords_top_left", crops_coords_top_left), ("target_size", target_size)):
-        if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not all(isinstance(n, (int, np.integer)) and n >= 0 for n in pair):
-            raise InputError(f"{name} is {pair!r}; it must be two whole numbers of pixels, the vertical one first")
     last = target_size if count == 6 else (score,)
     return np.array([[*original_size, *crops_coords_top_left, *last]], np.float32)
 

@@ -64,8 +64,6 @@ class Settings:
         for name, value in vars(self).items():
             if isinstance(value, np.ndarray) and name not in ("latents", "control_image"):
                 raise InputError(f"{name} is an array of shape {value.shape}; it must be {'a list' if value.ndim else 'a plain value'}")
-            if name != "control_image" and isinstance(value, (list, tuple)) and any(isinstance(v, np.ndarray) and v.ndim for v in value):
-                raise InputError(f"{name} holds an array; it must be plain values")
         for name, low, high in (("guidance_rescale", 0, 1), ("denoising_end", 0, 1), ("aesthetic_score", 0, 10),
                                 ("negative_aesthetic_score", 0, 10)):
             value = getattr(self, name)
@@ -73,7 +71,8 @@ class Settings:
                 raise InputError(f"{name} is {value!r}; it must be a number from {low} to {high}")
         for name in PAIRS:
             value = getattr(self, name)
-            if value is not None and not (isinstance(value, (tuple, list)) and len(value) == 2):
+            pair = isinstance(value, (tuple, list)) and len(value) == 2 and all(is_whole(n) and n >= 0 for n in value)
+            if value is not None and not pair:
                 raise InputError(f"{name} is {value!r:.80}; it must be two whole numbers of pixels, the vertical one first")
         for name in ("guess_mode", "shared_generator"):
             if not isinstance(getattr(self, name), bool):
@@ -87,6 +86,7 @@ class Settings:
                 if name not in ("latents", "control_image") and (tuple(value) if isinstance(value, list) else value) != default}
 
 
+# Those that are sizes or places: (vertical, horizontal) pixels.
 PAIRS = ("original_size", "crops_coords_top_left", "target_size", "negative_original_size", "negative_crops_coords_top_left",
          "negative_target_size")
 # What other programs call some of them.

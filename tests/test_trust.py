@@ -510,7 +510,7 @@ def test_a_sheet_of_what_is_not_several(images):
 
 
 @pytest.mark.parametrize(
-    "crop, message", [((np.zeros(2), np.zeros(2)), "holds an array"), (np.int64(3), "two whole numbers"), ([1], "two whole numbers")]
+    "crop, message", [((np.zeros(2), np.zeros(2)), "two whole numbers"), (np.int64(3), "two whole numbers"), ([1], "two whole numbers")]
 )
 def test_what_is_no_pair(sd1, crop, message):
     """Also where the model has no use for it."""

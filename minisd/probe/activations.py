@@ -13,7 +13,7 @@ import numpy as np
 import yaml
 
 from ..checkpoint.files import NUMBERS, TensorFiles, as_path
-from ..errors import CheckpointError, InputError, listed
+from ..errors import CheckpointError, InputError, MinisdError, listed
 from .calls import PRECISIONS, rounded
 
 LAYOUTS = "first", "last"
@@ -204,13 +204,13 @@ def read_npy(opened, place, shape, dtype):
 
 @contextmanager
 def readable(place):
-    """What the readers of files raise, in our words."""
+    """What the readers of files raise, in our words: RuntimeError is zipfile's, of an archive encrypted or packed in an unknown way;
+    SyntaxError and TokenError are those of a .npy's header, which is read as Python's literals are."""
     try:
         yield
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError, NotImplementedError, OSError, SyntaxError,
-            tokenize.TokenError) as e:                       # the last two of a .npy's header, which is read as Python's literals are
-        if isinstance(e, (CheckpointError, InputError)):
-            raise
+    except MinisdError:
+        raise
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError, OSError, SyntaxError, tokenize.TokenError) as e:
         raise CheckpointError(f"{place}: damaged or no such file ({getattr(e, 'strerror', None) or e}); write it again") from e
 
 
@@ -221,13 +221,12 @@ def read_names(path):
     """A YAML or JSON file of pairs -> {pattern of the engine's name: the checkpoint's}"""
     path = as_path(path)
     try:
-        if path.stat().st_size > MOST_NAMES:
-            raise InputError(f"{path}: too large for a file of names")
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError, ValueError) as e:
-        if isinstance(e, InputError):
-            raise
+        size = path.stat().st_size
+        found = None if size > MOST_NAMES else yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, RecursionError, ValueError) as e:
         raise InputError(f"{path}: not readable as YAML or JSON ({getattr(e, 'strerror', None) or e})") from e
+    if size > MOST_NAMES:
+        raise InputError(f"{path}: {size:,} bytes, too large for a file of names")
     if not isinstance(found, dict) or not all(isinstance(k, str) and isinstance(v, str) for k, v in found.items()):
         raise InputError(f"{path}: must hold pairs of names, 'their name: the checkpoint\\'s', one for each layer or with * for a part")
     return found

@@ -58,6 +58,7 @@ def calls(model):
 
 
 def encode_text(p, input_ids, config, xl):
+    """input_ids (B,M) -> context (B,M,D)"""
     if not xl:
         return clip.encode(p, input_ids, config)
     context, _ = clip.encode_xl(p, input_ids, config)
@@ -71,10 +72,12 @@ class Named:
 
 
 def call_unet(p, sample, timestep, encoder_hidden_states, config, **conditioning):
+    """diffusers' names for what unet.unet() takes."""
     return unet.unet(p, sample, timestep, encoder_hidden_states, config, **conditioning)
 
 
 def call_vae(network, takes, config, p, **given):
+    """encode() or decode(), of what `takes` names: (B,H,W,C) -> (B,H',W',C')"""
     return network(p, given[takes], config)
 
 

@@ -140,10 +140,12 @@ def axes_of(a, text):
 
 
 def letters(axes, channels):
+    """The axes as laid() lays them."""
     return "BCHW" if axes == "BHWC" and channels == "first" else axes
 
 
 def laid(a, channels):
+    """A picture (B,H,W,C) with its channels "last" or "first"; anything else stays what it is."""
     return np.ascontiguousarray(a.transpose(0, 3, 1, 2)) if a.ndim == 4 and channels == "first" else a
 
 
@@ -174,7 +176,7 @@ def save_arrays(path, arrays):
 class Recording:
     """A folder that record(), or a recorder of another engine, wrote.
 
-    manifest: what manifest.json says, {} where there is none;  calls: names of those that have inputs
+    manifest: what manifest.json says, {} where there is none
     Raises CheckpointError for a folder that is none, or is damaged."""
     folder: Path
 
@@ -186,15 +188,14 @@ class Recording:
         self.manifest = read_json(self.folder / MANIFEST)
         if self.manifest.get("format", FORMAT) != FORMAT:
             raise CheckpointError(f"{self.folder / MANIFEST}: format {self.manifest['format']!r:.80}; this minisd reads {FORMAT!r}")
-        self.stored = TensorFiles([self.folder / INPUTS])
+        self.stored, self.kept = TensorFiles([self.folder / INPUTS]), TensorFiles([self.folder / OUTPUTS])
 
     @property
     def fingerprints(self):
         return self.manifest.get("fingerprints") is True
 
     def __repr__(self):
-        count = len(TensorFiles([self.folder / OUTPUTS]))
-        return f"<Recording {self.folder}: {count} layers, of {self.manifest.get('name', 'another engine')}>"
+        return f"<Recording {self.folder}: {len(self.kept)} layers, of {self.manifest.get('name', 'another engine')}>"
 
     def inputs(self, own):
         """{call: {input: array}} as calls.run() takes them, of those calls of `own` for which there are inputs.
@@ -242,5 +243,4 @@ class Recording:
 
     def fingerprint(self, layer):
         """Of a recording of fingerprints: a layer's numbers at places()."""
-        stored = TensorFiles([self.folder / OUTPUTS])
-        return stored[layer] if layer in stored and math.prod(stored.shape(layer)) == SAMPLES else None
+        return self.kept[layer] if layer in self.kept and math.prod(self.kept.shape(layer)) == SAMPLES else None

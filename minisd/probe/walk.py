@@ -5,6 +5,8 @@ import numpy as np
 
 from .. import tasks
 from ..denoising import Run, denoise
+from ..errors import CheckpointError
+from ..image import pixels
 from ..networks import nn
 from ..settings import Settings
 from .calls import Call, Named
@@ -20,6 +22,7 @@ SAYS = {"noise_pred": "the unet, what it is given with the latent, or the guidan
 def prepared(model, said, latents=None):
     """said: prompt, width, height and fields of Settings -> Run.  Raises InputError for what cannot be."""
     size = {k: said[k] for k in ("width", "height")}
+    pixels.check_size(**size, multiple=model.vae_config.factor)
     settings = Settings(**{k: v for k, v in said.items() if k != "prompt"}, latents=latents)
     return Run(model, tasks.Txt2Img(), said["prompt"], None, settings, **size)
 
@@ -34,6 +37,8 @@ def run_call(model, said):
     layers["pixels"] = (1, said["height"], said["width"], 3)
 
     def network(_, noise, step_noise):
+        if step_noise.shape[1:] != shape:
+            raise CheckpointError(f"run.step_noise has shape {step_noise.shape}; {shape} was expected for each step")
         walk(prepared(model, said, noise), iter(step_noise))
 
     return Call(NAME, NAME, {"noise": "BHWC", "step_noise": "KBHWC"}, None, network, model.latent_dtype, layers)
@@ -63,12 +68,17 @@ def walk(run, step_noise):
         with nn.observe(None):
             return function(*args)
 
+    def noise():
+        drawn = next(step_noise, None)
+        if drawn is None:
+            raise CheckpointError("run.step_noise has fewer steps than draw noise with this sampler")
+        return drawn.astype(run.model.latent_dtype)
+
     start = alone(run.task.start, run)
     predict, sampler = alone(run.prediction, start), run.sampler
     for name, values in zip(SCHEDULE, (sampler.timesteps, sampler.alpha, sampler.sigma)):
         shown(name, np.asarray(values[:len(sampler.timesteps)], np.float64))
     for step in denoise(lambda x, t, i: shown(f"steps.{i}.noise_pred", alone(predict, x, t, i)), sampler, shown("start", start.x),
-                        lambda: next(step_noise).astype(run.model.latent_dtype), run.first,
-                        lambda x, i: shown(f"steps.{i}.latent", x), run.last):
+                        noise, run.first, lambda x, i: shown(f"steps.{i}.latent", x), run.last):
         latent = step.latent
     shown("pixels", alone(run.model.decode, latent))

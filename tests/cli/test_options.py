@@ -27,14 +27,20 @@ def test_an_unknown_option_tells_the_nearest(given, meant, capsys):
     assert f"did you mean {meant}?" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["txt2img", "img2img", "inpaint", "upscale", "pix2pix", "depth2img", "inspect", "selftest",
-                                     "completion"])
+@pytest.mark.parametrize("command", ["txt2img", "img2img", "inpaint", "upscale", "pix2pix", "depth2img", "inspect", "record", "compare",
+                                     "selftest", "completion"])
 def test_help(command, capsys):
     """Every argument has a line; none of them ends the program that formats it."""
     with pytest.raises(SystemExit) as done:
         cli.main([command, "--help"])
     text = capsys.readouterr().out
     assert done.value.code == 0 and "usage: minisd" in text and "%" not in text
+
+
+def test_defaults_of_what_is_imported_late():
+    """The help says them without importing what they belong to."""
+    from minisd.probe import compare, record
+    assert (options.PROMPT, options.FACTOR) == (record.PROMPT, compare.FACTOR)
 
 
 def test_completion(capsys, monkeypatch):

@@ -110,7 +110,7 @@ def test_a_terminal_obeys_none_of_it(text):
     assert printable(shown) == shown and (text != text.encode("ascii", "ignore").decode() or not text.isprintable() or shown == text)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="each case is a forked process")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork, by which each case gets a process; every other system runs this")
 def test_mutated_inputs():
     """500 cases of tests/fuzz/cases.py; CI has 10,000."""
     done = subprocess.run([sys.executable, "-m", "tests.fuzz", "500", "--seed", "20261126"], cwd=ROOT, capture_output=True, text=True)

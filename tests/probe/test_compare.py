@@ -9,7 +9,7 @@ from safetensors.numpy import load_file, save_file
 
 import minisd
 from minisd.cli.main import main
-from minisd.errors import CheckpointError, InputError
+from minisd.errors import CheckpointError, InputError, MinisdError
 from minisd.probe import calls, mistakes, walk
 from minisd.probe.activations import Activations, matched
 from minisd.probe.record import INPUTS, MANIFEST, OUTPUTS, Recording
@@ -425,6 +425,24 @@ def test_a_whole_run(sd1, tmp_path):
     assert {row.layer: row.says for row in found.faults} == {"run.sigmas": "look at the sampler's schedule",
                                                              "run.steps.1.latent": "look at the sampler's step"}
     assert [row.layer for row in found.rows if row.inherited > 1e-3][-1] == "run.steps.2.latent"
+
+
+def test_a_damaged_run_is_named(sd1, tmp_path):
+    run = minisd.record(sd1, tmp_path / "run", only=[], num_inference_steps=2, sampler="euler_a", **SIZE)
+    said, noise = run.manifest, load_file(run.folder / INPUTS)
+    for change, message in ((dict(width="72"), "width is '72'"), (dict(width=10**9), "a million pixels"), (dict(prompt=5), "prompt"),
+                            (dict(num_inference_steps=10**9), "num_inference_steps"), (dict(sampler=5), "sampler"),
+                            (dict(seed=[]), "seed")):
+        (run.folder / MANIFEST).write_text(json.dumps({**said, "run": {**said["run"], **change}}))
+        with pytest.raises(MinisdError, match=message):
+            minisd.compare(run.folder, None, sd1)
+    (run.folder / MANIFEST).write_text(json.dumps(said))
+    for name, a, message in (("step_noise", noise["run.step_noise"][:0], "fewer steps"), ("step_noise", noise["run.step_noise"][..., :1],
+                                                                                      "run.step_noise has shape"),
+                             ("noise", noise["run.noise"][:, :3], "latents are")):
+        save_file({**noise, f"run.{name}": np.ascontiguousarray(a)}, run.folder / INPUTS)
+        with pytest.raises(MinisdError, match=message):
+            minisd.compare(run.folder, None, sd1)
 
 
 # ---- the command line ------------------------------------------------------------------------------------------
