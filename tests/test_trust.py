@@ -301,6 +301,20 @@ def test_places_to_write(tmp_path):
         minisd.save(tmp_path / "a.jpg", Image.new("RGB", (4, 4)), "x" * 50_000)
 
 
+@pytest.mark.parametrize("ending", ["png", "jpg", "webp"])
+def test_a_model_in_a_folder_whose_name_is_no_utf8_still_saves(sd1, tmp_path, monkeypatch, ending):
+    """Python reads such bytes as lone surrogates, which no picture's text can hold."""
+    monkeypatch.setattr(sd1.model.checkpoint, "name", "m\udcff")
+    minisd.save(tmp_path / f"a.{ending}", sd1.txt2img("a fox", **SMALL))
+    assert metadata.read_parameters(tmp_path / f"a.{ending}")[0] == "a fox"
+    picture = Image.new("RGB", (4, 4))
+    minisd.save(tmp_path / f"b.{ending}", picture, "a \ud800 b")
+    assert metadata.read_texts(tmp_path / f"b.{ending}")[1] == "a ? b"
+    picture.info["minisd"] = 5
+    with pytest.raises(InputError, match="minisd are a int"):
+        minisd.save(tmp_path / f"b.{ending}", picture)
+
+
 def test_two_things_in_one_file(tmp_path, capsys):
     assert cli.main(["txt2img", "a fox", "-o", str(tmp_path / "a.png"), "--grid", str(tmp_path / "a.png")]) == 1
     assert "name the same file" in capsys.readouterr().err

@@ -31,8 +31,11 @@ def save(path: str | Path, image: Image.Image, parameters: str | None = None) ->
     kind = FORMATS[path.suffix.lower()]
     own = image.info.get("minisd") if parameters is None else None
     parameters = image.info.get("parameters") if parameters is None else parameters
-    if not isinstance(parameters, (str, type(None))):
-        raise InputError(f"parameters are a {type(parameters).__name__}; they must be a text")
+    for name, text in (("parameters", parameters), ("minisd", own)):
+        if not isinstance(text, (str, type(None))):
+            raise InputError(f"{name} are a {type(text).__name__}; they must be a text")
+    if parameters is not None:                               # a model's folder may have a name that is no UTF-8: its bytes become "?"
+        parameters = parameters.encode("utf-8", "replace").decode()
     options = dict(OPTIONS[kind])
     if parameters is not None and kind == "PNG":
         options["pnginfo"] = PngInfo()
@@ -49,7 +52,7 @@ def save(path: str | Path, image: Image.Image, parameters: str | None = None) ->
 def exif(parameters, own=None):
     """EXIF data of the settings' text and its JSON, bytes."""
     found = Image.Exif()
-    found.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = b"UNICODE\0" + parameters.encode("utf-16-be", "replace")
+    found.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = b"UNICODE\0" + parameters.encode("utf-16-be")
     if own is not None:
         found[ExifTags.Base.ImageDescription] = own
     return found.tobytes()
