@@ -1,5 +1,6 @@
 """What is done to inputs.  r: a random.Random, so that a seed repeats it."""
 
+import copy
 import json
 import struct
 
@@ -104,7 +105,7 @@ def text(r, most=40):
 
 
 def odd(r):
-    value = r.choice(ODD)
+    value = copy.deepcopy(r.choice(ODD))                     # it may be changed in its turn, and put into itself
     return text(r, 6) if r.random() < 0.1 else value
 
 
