@@ -62,6 +62,8 @@ class Settings:
     def check(self):
         """Raises InputError for what is no number where one must be, or out of range."""
         for name, value in vars(self).items():
+            if value is None and getattr(Settings, name) is not None:
+                raise InputError(f"{name} is None; leave it out for its default, {getattr(Settings, name)!r}")
             if isinstance(value, np.ndarray) and name not in ("latents", "control_image"):
                 raise InputError(f"{name} is an array of shape {value.shape}; it must be {'a list' if value.ndim else 'a plain value'}")
         for name, low, high in (("guidance_rescale", 0, 1), ("denoising_end", 0, 1), ("aesthetic_score", 0, 10),

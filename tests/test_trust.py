@@ -1,5 +1,6 @@
 """One plain test for each way in which a file, a prompt or an argument once made it fall over; docs/trust.md has the promises."""
 
+import dataclasses
 import io
 import json
 import os
@@ -23,6 +24,7 @@ from minisd.cli import repeat
 from minisd.errors import CheckpointError, InputError, MinisdError, printable
 from minisd.image import metadata, pixels
 from minisd.prompt.syntax import parse
+from minisd.settings import Settings
 
 SMALL = dict(num_inference_steps=1, seed=1, width=64, height=64)
 UNET = "unet/diffusion_pytorch_model.safetensors"
@@ -282,6 +284,12 @@ def test_a_transparent_mask_paints_nothing(sd1):
     mask = Image.new("RGBA", (64, 64), (255, 255, 255, 0))
     with pytest.raises(InputError, match="nothing is to be painted"):
         sd1.inpaint("a fox", Image.new("RGB", (64, 64)), mask, **SMALL)
+
+
+@pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(Settings) if f.default is not None])
+def test_none_is_named_where_it_is_no_value(sd1, name):
+    with pytest.raises(InputError, match=f"{name} is None"):
+        sd1.txt2img("a fox", **{**SMALL, name: None})
 
 
 def test_places_to_write(tmp_path):

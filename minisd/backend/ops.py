@@ -25,13 +25,7 @@ def operation(definition):
     DEFINITIONS[name] = definition
 
     def run(x, *args, **kwargs):
-        kind = type(x[0] if isinstance(x, (list, tuple)) else x)
-        fast = _fast.get((name, kind))
-        if fast is not None and kind not in _slow:
-            y = fast(x, *args, **kwargs)
-            if y is not NotImplemented:
-                return y
-        return definition(x, *args, **kwargs)
+        return serve(name, x, *args, **kwargs)[0]
 
     @functools.wraps(definition)
     def dispatch(x, *args, **kwargs):
@@ -39,6 +33,17 @@ def operation(definition):
 
     dispatch.definition = definition
     return dispatch
+
+
+def serve(name, x, *args, **kwargs):
+    """Compute operation `name` -> (its result, whether a fast version gave it)."""
+    kind = type(x[0] if isinstance(x, (list, tuple)) else x)
+    version = _fast.get((name, kind))
+    if version is not None and kind not in _slow:
+        y = version(x, *args, **kwargs)
+        if y is not NotImplemented:
+            return y, True
+    return DEFINITIONS[name](x, *args, **kwargs), False
 
 
 def fast(kind, name=None):

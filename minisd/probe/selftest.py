@@ -90,11 +90,8 @@ def selftest(seed=0, device="cpu"):
             return float(np.abs(found.astype(np.float64) - expected).max() / np.abs(expected).max())
 
         args, kwargs = lowered if device == "cpu" else given(lambda a: place.upload(a.astype(dtype)))
-        fast = ops.fast_version(name, type(args[0][0] if isinstance(args[0], list) else args[0]))
-        found = NotImplemented if fast is None else fast(*args, **kwargs)
-        version = "definition" if found is NotImplemented else "fast"
-        if found is NotImplemented:
-            found = ops.DEFINITIONS[name](*args, **kwargs)
+        found, fast = ops.serve(name, *args, **kwargs)
+        version = "fast" if fast else "definition"
         bound = TOLERANCE
         if device != "cpu":
             with ops.definitions_only():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import tokenizers
-from tokenizers import models, normalizers, pre_tokenizers
+from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from ..errors import CheckpointError
 from .syntax import check_text
@@ -64,6 +64,13 @@ class Tokenizer:
     def ids(self, text):
         """The text's own tokens, however many."""
         return self.encoded(text)[0]
+
+    def text_of(self, token):
+        """The text that a token stands for, without the mark of a word's end; bytes that are no text alone become U+FFFD."""
+        name = self.bpe.id_to_token(token)
+        if name is None or token in self.bpe.get_added_tokens_decoder():
+            return name or ""
+        return decoders.ByteLevel().decode([name.removesuffix("</w>")])
 
     def learn(self, word, count):
         """A new word of so many tokens -> their ids.  Raises CheckpointError if the word is a token already."""
