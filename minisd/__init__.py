@@ -18,12 +18,13 @@ if TYPE_CHECKING:                                            # what each name is
     from .networks.nn import trace as trace
     from .pipeline import Pipeline as Pipeline
     from .probe.compare import compare as compare
+    from .probe.explain import explain as explain
     from .probe.record import record as record
 
 __version__ = "0.1.0"
 HOME = {"CheckpointError": "errors", "InputError": "errors", "MinisdError": "errors", "NumericalError": "errors", "Pipeline": "pipeline",
-        "Step": "denoising", "canny": "image.canny", "compare": "probe.compare", "grid": "image.grid", "load": "loading",
-        "record": "probe.record", "samplers": "diffusion.samplers", "save": "image.saving", "trace": "networks.nn"}
+        "Step": "denoising", "canny": "image.canny", "compare": "probe.compare", "explain": "probe.explain", "grid": "image.grid",
+        "load": "loading", "record": "probe.record", "samplers": "diffusion.samplers", "save": "image.saving", "trace": "networks.nn"}
 __all__ = list(HOME)
 
 

@@ -32,6 +32,31 @@ class Step:
         return f"Step({self.i + 1} of {self.total}, t={self.t:g}, sigma={self.sigma:.4g}, latent {'x'.join(map(str, self.latent.shape))})"
 
 
+class Progress:
+    """Calls a function with each Step, or shows a bar, or neither."""
+
+    def __init__(self, progress):
+        if not (progress is None or isinstance(progress, bool) or callable(progress)):
+            raise InputError(f"progress is {progress!r}; it must be True for a bar, or a function that takes a Step")
+        self.progress, self.bar = progress, None
+
+    def __call__(self, step):
+        if self.progress is True:
+            if self.bar is None:
+                from tqdm.auto import tqdm  # here, since importing it takes a while
+                self.bar = tqdm(total=step.total, unit="step")
+            self.bar.update()
+        elif self.progress:
+            self.progress(step)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        if self.bar is not None:
+            self.bar.close()
+
+
 def denoise(predict, sampler, x, randn, first=0, blend=None, last=None):
     """The denoising loop: yields a Step for each call of predict(x, t, i), the noise predictor.
 

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from . import denoising, tasks
-from .denoising import Step
+from .denoising import Progress, Step
 from .diffusion.samplers import name_of
 from .errors import InputError, SizeWarning, warn
 from .image import metadata
@@ -282,28 +282,3 @@ class Pipeline:
             effect = "little of the prompt may be seen" if share < 1 else (
                 f"things repeat themselves; it takes {often[0]} times the time and memory of that size, attention {often[1]} times")
             warn(f"{width}x{height} is far from the {trained[0]}x{trained[1]} that this model was trained on: {effect}", SizeWarning)
-
-
-class Progress:
-    """Calls a function with each Step, or shows a bar, or neither."""
-
-    def __init__(self, progress):
-        if not (progress is None or isinstance(progress, bool) or callable(progress)):
-            raise InputError(f"progress is {progress!r}; it must be True for a bar, or a function that takes a Step")
-        self.progress, self.bar = progress, None
-
-    def __call__(self, step):
-        if self.progress is True:
-            if self.bar is None:
-                from tqdm.auto import tqdm  # here, since importing it takes a while
-                self.bar = tqdm(total=step.total, unit="step")
-            self.bar.update()
-        elif self.progress:
-            self.progress(step)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exception):
-        if self.bar is not None:
-            self.bar.close()

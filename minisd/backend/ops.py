@@ -226,7 +226,7 @@ def group_norm(x, weight, bias, groups, eps, act=None):
 
 @operation
 def conv2d(x, weight, bias=None, stride=1, pad=(0, 0), add=None):
-    """x (B,H,W,C), weight (kh,kw,C,O) -> (B,H',W',O): one matrix product for each tap of the filter.
+    """x (B,H,W,C), weight (kh,kw,C,O) -> (B,H',W',O): one matrix product, over all positions, for each tap of the filter.
 
     pad: rows of zeros above and below, and as many columns left and right;  add (B,H',W',O) or (B,1,1,O): added at the end"""
     xp = xp_of(x)
@@ -236,7 +236,8 @@ def conv2d(x, weight, bias=None, stride=1, pad=(0, 0), add=None):
     y = 0 if bias is None else bias
     for i in range(kh):
         for j in range(kw):
-            y = y + x[:, i:i + stride * H:stride, j:j + stride * W:stride] @ weight[i, j]
+            y = y + x[:, i:i + stride * H:stride, j:j + stride * W:stride].reshape(-1, C) @ weight[i, j]
+    y = y.reshape(-1, H, W, O)
     return y if add is None else y + add
 
 

@@ -104,7 +104,7 @@ def run(a):
             from .repeat import options
             found, stored = options(a.origin)
             a.parser.set_defaults(**found)
-            a = a.parser.parse_args(a.given[1:], argparse.Namespace(command=a.command, stored=stored))
+            a = a.parser.parse_args(a.given[1:], argparse.Namespace(command=a.command, stored=stored, given=a.given))
         code = COMMANDS.get(a.command, painted)(a)
         sys.stdout.flush()                                   # here, so that a closed pipe is met inside the try
         return code

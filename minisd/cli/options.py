@@ -1,5 +1,5 @@
-"""What the command line takes: minisd txt2img | img2img | inpaint | upscale | pix2pix | depth2img | inspect | record | compare | selftest |
-completion."""
+"""What the command line takes: minisd txt2img | explain | img2img | inpaint | upscale | pix2pix | depth2img | inspect | record | compare |
+selftest | completion."""
 import argparse
 import re
 
@@ -57,10 +57,15 @@ def parser():
     commands = found.add_subparsers(dest="command", required=True)
 
     p = commands.add_parser("txt2img", help="make an image from a prompt")
-    p.add_argument("prompt", nargs="?", help="what the image should show")
-    p.add_argument("--from", dest="origin", metavar="IMAGE", help="the settings stored in this image, except for those given here")
-    p.add_argument("--prompts", metavar="FILE", help="one image for each line of this file")
+    prompted(p)
     painting(p, own=[], size="as trained").set_defaults(parser=p)
+
+    p = commands.add_parser("explain", help="make an image, and a page that shows how it came to be")
+    prompted(p)
+    p.add_argument("--decode", action="store_true", help="show each step's latents as the decoder makes them: three calls of it a step")
+    p.add_argument("--strip", metavar="FILE", help="write the steps into one image as well")
+    p.add_argument("--gif", metavar="GIF", help="write the steps as an animation as well")
+    painting(p, own=["decode"], size="as trained", output=("explained.html", ".html")).set_defaults(parser=p)
 
     p = commands.add_parser("img2img", help="make an image from an image and a prompt")
     p.add_argument("image", help=IMAGE)
@@ -147,13 +152,20 @@ def strength(p, default):
                    help="share of the steps that are taken, above 0 (the image as it is) to 1 (all new) (%(default)s)")
 
 
-def painting(p, own, size, steps=20, guidance=7.5):
+def prompted(p):
+    p.add_argument("prompt", nargs="?", help="what the image should show")
+    p.add_argument("--from", dest="origin", metavar="IMAGE", help="the settings stored in this image, except for those given here")
+    p.add_argument("--prompts", metavar="FILE", help="one image for each line of this file")
+
+
+def painting(p, own, size, steps=20, guidance=7.5, output=("out.png", ".png, .jpg or .webp")):
     """What all commands that make images take.  own: the names of arguments that are this task's;  size: what --size is if not given,
-    None where there is none -> p"""
+    None where there is none;  output: the file that is written if none is given, and what its name may end in -> p"""
+    stem, _, ending = output[0].partition(".")
     p.set_defaults(own=own)
     g = p.add_argument_group("image")
-    g.add_argument("-o", "--output", default="out.png", metavar="FILE",
-                   help=".png, .jpg or .webp to write; several are numbered, out-1.png, out-2.png, ... (%(default)s)")
+    g.add_argument("-o", "--output", default=output[0], metavar="FILE",
+                   help=f"{output[1]} to write; several are numbered, {stem}-1.{ending}, {stem}-2.{ending}, ... (%(default)s)")
     g.add_argument("--negative", metavar="TEXT", help="negative prompt: what the image should not show")
     g.add_argument("--prompt-2", metavar="TEXT", help="Stable Diffusion XL: the prompt for its second text encoder (the same)")
     g.add_argument("--negative-2", dest="negative_prompt_2", metavar="TEXT", help="likewise, the negative prompt (the same)")

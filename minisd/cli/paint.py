@@ -1,6 +1,8 @@
 """What the commands do that make images: from options to files."""
 import secrets
+import shlex
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
@@ -10,8 +12,9 @@ from ..errors import InputError
 from ..image import metadata
 from ..image.canny import canny
 from ..image.grid import grid
-from ..image.saving import check_place, save, save_animation
+from ..image.saving import PICTURES, check_place, save, save_animation
 from ..loading import load
+from ..probe.explain import PAGES, explain
 from ..probe.preview import Preview
 from ..probe.profile import profile
 from ..settings import MOST, Settings
@@ -25,14 +28,7 @@ def paint(a):
     """txt2img and the other tasks.  Each image is made by itself, so that none depends on what else is made."""
     check(a)
     prompts = [prompt for prompt in prompt_list(a) for _ in range(a.n)]
-    paths = numbered(Path(a.output), len(prompts))
-    others = [Path(p) for p in (a.preview, a.grid, a.save_steps) if p]
-    if len({*paths, *others}) < len(paths) + len(others):
-        raise InputError("two of -o, --preview, --grid and --save-steps name the same file; give each its own")
-    for path in [*paths, *(Path(p) for p in (a.preview, a.grid) if p)]:
-        check_place(path)
-    if a.save_steps:
-        check_place(a.save_steps, (".gif",))
+    paths = check_places(a, len(prompts))
     width, height = size(a.size) if getattr(a, "size", None) else (None, None)
     seed = secrets.randbits(32) if a.seed is None else a.seed
     seeds = seeds_of(seed, len(prompts), shared=False)
@@ -50,14 +46,17 @@ def paint(a):
         own |= dict(denoising_end=a.refiner_start, output="latent")
     pictures = []
     with Watcher(a, pipe, len(prompts)) as watcher, profile() if a.profile else nullcontext() as profiled:
-        made = (getattr(pipe, a.command)(prompt, seed=s, progress=watcher.next(), **own, **common) for prompt, s in zip(prompts, seeds))
+        make = partial(explain, pipe) if a.command == "explain" else getattr(pipe, a.command)
+        made = (make(prompt, seed=s, progress=watcher.next(), **own, **common) for prompt, s in zip(prompts, seeds))
         if refiner is not None:
             latents = list(made)
             del pipe                                         # two such models may not fit into memory together
             made = (refiner.img2img(prompt, latent, seed=s, denoising_start=a.refiner_start, progress=watcher.next(), **common)
                     for prompt, latent, s in zip(prompts, latents, seeds))
-        for picture, path, s in zip(made, paths, seeds):
-            save(path, picture)
+        for k, (found, path, s) in enumerate(zip(made, paths, seeds)):
+            picture = write_page(a, found, path, k, s, len(paths)) if a.command == "explain" else found
+            if picture is found:
+                save(path, picture)
             watcher.close()
             if a.grid:
                 pictures.append(picture)
@@ -71,6 +70,33 @@ def paint(a):
     return 0
 
 
+def write_page(a, found, path, k, seed, count):
+    """The k-th of `count` Explanations, into its page and what else is asked for -> its picture"""
+    if count == 1:
+        found.again = shlex.join(["minisd", *a.given, *(["--seed", str(seed)] if a.seed is None else [])])
+    found.save(path)
+    if a.strip:
+        save(numbered(Path(a.strip), count)[k], found.strip())
+    if a.gif:
+        found.save_animation(numbered(Path(a.gif), count)[k])
+    return found.picture
+
+
+def check_places(a, count):
+    """-> the files to write, one for each of `count` images.  Raises InputError where one cannot be written, or two are the same."""
+    paths = numbered(Path(a.output), count)
+    strips, gifs = (numbered(Path(name), count) if name else [] for name in (getattr(a, "strip", None), getattr(a, "gif", None)))
+    sheets = [Path(name) for name in (a.preview, a.grid) if name] + strips
+    animations = ([Path(a.save_steps)] if a.save_steps else []) + gifs
+    every = [*paths, *sheets, *animations]
+    if len(set(every)) < len(every):
+        raise InputError("two of the files to write (-o, --preview, --grid, ...) have the same name; give each its own")
+    for files, endings in ((paths, PAGES if a.command == "explain" else PICTURES), (sheets, PICTURES), (animations, (".gif",))):
+        for path in files:
+            check_place(path, endings)
+    return paths
+
+
 def numbered(path, count):
     """out.png, or out-1.png, out-2.png, ..."""
     return [path] if count == 1 else [path.with_name(f"{path.stem}-{k + 1}{path.suffix}") for k in range(count)]
@@ -82,6 +108,8 @@ def check(a):
         raise InputError(f"-n is {a.n}; it must be from 1 to {MOST:,}")
     if not a.output:
         raise InputError("-o is empty; name a file to write")
+    if a.profile and a.command == "explain":
+        raise InputError("explain has a table of costs in its page; leave out --profile")
     if a.refiner and a.command not in ("txt2img", "img2img"):
         raise InputError("--refiner is for txt2img and img2img alone")
     alone = [("--taesd", a.taesd and not (a.preview or a.save_steps), "--preview or --save-steps"),

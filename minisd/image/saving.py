@@ -13,6 +13,7 @@ from ..errors import InputError, warn
 
 MOST_EXIF = 65_000                                           # bytes that a JPEG takes
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+PICTURES = tuple(FORMATS)
 OPTIONS: dict[str, dict] = {"PNG": {}, "JPEG": dict(quality=95, subsampling=0), "WEBP": dict(quality=95)}
 
 
@@ -91,8 +92,8 @@ def write(path, save):
         temporary.unlink(missing_ok=True)
 
 
-def check_place(path, endings=tuple(FORMATS)):
-    """Raises InputError unless a picture can be put at `path`: called before the work, not after it."""
+def check_place(path, endings=PICTURES):
+    """Raises InputError unless a file with one of these `endings` can be put at `path`: called before the work, not after it."""
     if not isinstance(path, (str, Path)) or "\0" in str(path):
         raise InputError(f"{path!r:.80} is no name of a file to write")
     path = Path(path)
