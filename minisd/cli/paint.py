@@ -90,7 +90,7 @@ def check_places(a, count):
     animations = ([Path(a.save_steps)] if a.save_steps else []) + gifs
     every = [*paths, *sheets, *animations]
     if len(set(every)) < len(every):
-        raise InputError("two of the files to write (-o, --preview, --grid, ...) have the same name; give each its own")
+        raise InputError("two of the options that write (-o, --preview, --grid, ...) name the same file; give each its own")
     for files, endings in ((paths, PAGES if a.command == "explain" else PICTURES), (sheets, PICTURES), (animations, (".gif",))):
         for path in files:
             check_place(path, endings)

@@ -70,7 +70,9 @@ class Noting:
 class Watch:
     """What every operation did.  layers: {where in the order of execution: Layer}
 
-    looking: called as looking(layer, y, args) after each operation;  network: whose call this is, until a weight says otherwise"""
+    looking: called as looking(layer, y, args) after each operation;  shapes: {network: {weight: shape}}
+    network: whose call this is, until a weight says otherwise;  reads: weights read since the last operation;  last: the layer of the last
+    one that had any;  since: how many had none since then, of which `waiting` do not know yet whose they are"""
     looking: Any = None
     layers: dict = field(default_factory=dict)
     reads: list = field(default_factory=list)
@@ -87,6 +89,9 @@ class Watch:
 
     def begin(self, network):
         """A network is about to be called."""
+        for waiting in self.waiting:
+            waiting.name = self.last
+        self.waiting.clear()
         self.network, self.last, self.since = network, "", 0
         self.reads.clear()
 
@@ -153,7 +158,7 @@ def moved(value):
 class Watched(Model):
     """A Model that computes what `model` would, and tells of it.
 
-    watch: a Watch;  told: has methods conditioned(says, without, found), predicted(out, conditioning), called after each"""
+    watch: a Watch;  told: has methods conditioned(says, without, s, found) and predicted(out, conditioning), called after each"""
 
     def __init__(self, model, watch, told):
         vars(self).update(vars(model))

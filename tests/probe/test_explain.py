@@ -395,7 +395,7 @@ def test_a_page_of_a_pictures_settings(tmp_path):
 
 @pytest.mark.parametrize("given, said", [
     (["-o", "a.png"], "end the name in .html"), (["-o", "no/a.html"], "no folder"), (["--strip", "a.gif"], "end the name in .png"),
-    (["--gif", "a.png"], "end the name in .gif"), (["--strip", "a.png", "--grid", "a.png"], "the same name"),
+    (["--gif", "a.png"], "end the name in .gif"), (["--strip", "a.png", "--grid", "a.png"], "name the same file"),
     (["--profile"], "table of costs"), (["--refiner", "x"], "--refiner is for txt2img")])
 def test_what_the_command_refuses(given, said, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
