@@ -113,7 +113,7 @@ def capture(stream, pool, run):
     stream.begin_capture()
     try:
         result = run()
-    except NotImplementedError:                              # cuBLAS, by way of a definition
+    except NotImplementedError:                              # CuPy's word for cuBLAS in a recording; a definition called it
         result, why = None, "a layer is left to its definition, and cuBLAS is not recorded"
     finally:
         try:

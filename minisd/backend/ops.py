@@ -86,12 +86,12 @@ def watch(watcher):
         finally:
             _watch = once
 
-    _watch = once
+    before, _watch = _watch, once
     try:
         with observed():
             yield
     finally:
-        _watch = None
+        _watch = before
 
 
 @contextmanager
@@ -237,7 +237,7 @@ def conv2d(x, weight, bias=None, stride=1, pad=(0, 0), add=None):
     for i in range(kh):
         for j in range(kw):
             y = y + x[:, i:i + stride * H:stride, j:j + stride * W:stride].reshape(-1, C) @ weight[i, j]
-    y = y.reshape(-1, H, W, O)
+    y = y.reshape(x.shape[0], H, W, O)
     return y if add is None else y + add
 
 

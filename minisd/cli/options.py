@@ -153,6 +153,7 @@ def strength(p, default):
 
 
 def prompted(p):
+    """What the commands take that make images from prompts alone."""
     p.add_argument("prompt", nargs="?", help="what the image should show")
     p.add_argument("--from", dest="origin", metavar="IMAGE", help="the settings stored in this image, except for those given here")
     p.add_argument("--prompts", metavar="FILE", help="one image for each line of this file")

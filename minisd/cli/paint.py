@@ -54,8 +54,10 @@ def paint(a):
             made = (refiner.img2img(prompt, latent, seed=s, denoising_start=a.refiner_start, progress=watcher.next(), **common)
                     for prompt, latent, s in zip(prompts, latents, seeds))
         for k, (found, path, s) in enumerate(zip(made, paths, seeds)):
-            picture = write_page(a, found, path, k, s, len(paths)) if a.command == "explain" else found
-            if picture is found:
+            if a.command == "explain":
+                picture = write_page(a, found, path, k, s, len(paths))
+            else:
+                picture = found
                 save(path, picture)
             watcher.close()
             if a.grid:

@@ -35,14 +35,9 @@ def save(path: str | Path, image: Image.Image, parameters: str | None = None) ->
     for name, text in (("parameters", parameters), ("minisd", own)):
         if not isinstance(text, (str, type(None))):
             raise InputError(f"{name} are a {type(text).__name__}; they must be a text")
-    if parameters is not None:                               # a model's folder may have a name that is no UTF-8: its bytes become "?"
-        parameters = parameters.encode("utf-8", "replace").decode()
     options = dict(OPTIONS[kind])
     if parameters is not None and kind == "PNG":
-        options["pnginfo"] = PngInfo()
-        options["pnginfo"].add_text("parameters", parameters)          # Pillow: tEXt for Latin-1, iTXt for anything else
-        if own is not None:
-            options["pnginfo"].add_text("minisd", own)
+        options["pnginfo"] = png_info(parameters, own)
     elif parameters is not None:
         options["exif"] = next((e for e in (exif(parameters, own), exif(parameters)) if len(e) < MOST_EXIF), b"")
         if not options["exif"]:
@@ -50,10 +45,24 @@ def save(path: str | Path, image: Image.Image, parameters: str | None = None) ->
     write(path, lambda file: image.save(file, format=kind, **options))
 
 
+def png_info(parameters, own=None):
+    """A PNG's chunks of the settings' text and its JSON."""
+    found = PngInfo()
+    found.add_text("parameters", storable(parameters))       # Pillow: tEXt for Latin-1, iTXt for anything else
+    if own is not None:
+        found.add_text("minisd", own)
+    return found
+
+
+def storable(text):
+    """Text that a file can hold: a model's folder may have a name that is no UTF-8, whose bytes become "?"."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def exif(parameters, own=None):
     """EXIF data of the settings' text and its JSON, bytes."""
     found = Image.Exif()
-    found.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = b"UNICODE\0" + parameters.encode("utf-16-be")
+    found.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = b"UNICODE\0" + storable(parameters).encode("utf-16-be")
     if own is not None:
         found[ExifTags.Base.ImageDescription] = own
     return found.tobytes()

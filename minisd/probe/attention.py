@@ -12,7 +12,6 @@ from ..errors import InputError
 from .features import resized, shrunk
 
 MOST = 64                                                    # positions each way that a map keeps
-KINDS = "start", "word", "end", "padding", "none"
 
 
 @dataclass(frozen=True)
@@ -96,6 +95,8 @@ class AttentionMaps:
         text = self.steps[-1].texts[branch] if text is None else text
         chosen = [s for s in self.steps if s.texts[branch] == text] if step is None else [step]
         sizes = [size] if size is not None else list(self.layers)
+        if not sizes or any(s not in self.layers for s in sizes):
+            raise InputError(f"no maps of size {size!r:.80}; cross-attention is at {', '.join(map(str, self.layers)) or 'no size at all'}")
         largest = max(sizes)
         each = {s: np.mean([c.maps[s][branch].astype(np.float32) for c in chosen], axis=0) for s in sizes}
         weights = np.array([self.layers[s] for s in sizes], np.float32)
@@ -112,9 +113,10 @@ class AttentionMaps:
 
 
 class Pooling:
-    """Makes AttentionMaps of what is seen of the unet's operations."""
+    """Makes AttentionMaps of what is seen of the unet's operations.  download: the device's, array -> host array"""
 
-    def __init__(self):
+    def __init__(self, download):
+        self.download = download
         self.found, self.sums, self.counts, self.given = AttentionMaps(), {}, {}, {}
 
     def see(self, layer, args, size):
@@ -124,8 +126,7 @@ class Pooling:
             self.given[last] = args[0]
         elif layer.operation == "attention" and self.given.get("to_q") is not self.given.get("to_k"):
             q, k, _, heads = args[:4]
-            maps = shares(q, k, heads)
-            maps = maps if ops.xp_of(maps) is np else maps.get()
+            maps = self.download(shares(q, k, heads))
             maps = np.stack([shrunk(m.reshape(*size, -1), MOST) for m in maps]).transpose(0, 3, 1, 2)
             kept = maps.shape[2:]
             self.sums[kept] = self.sums.get(kept, 0) + maps

@@ -165,7 +165,7 @@ class Seen:
 
     def __init__(self, model):
         self.watch = Watch(self.look)
-        self.model, self.pooling = Watched(model, self.watch, self), Pooling()
+        self.model, self.pooling = Watched(model, self.watch, self), Pooling(model.device.download)
         self.kind = model.scheduler.get("prediction_type", "epsilon")
         self.kept, self.said = [], []
         self.size, self.count, self.calls, self.total = None, 0, 0, None
@@ -205,7 +205,7 @@ class Seen:
         """An operation's result."""
         if layer.network != "unet":
             if layer.calls == 1:
-                describe(layer, on_host(y[-1:]), None)
+                describe(layer, self.last_row(y), None)
             return
         if y.ndim == 4:
             self.size = y.shape[1:3]
@@ -214,9 +214,13 @@ class Seen:
         if first and layer.name:
             self.ends[layer.block] = self.count
         if first or self.calls == self.total // 2:
-            describe(layer, on_host(y[-1:]), self.size)
+            describe(layer, self.last_row(y), self.size)
         if layer.name and (first or self.ends[layer.block] == self.count) and y.ndim > 2:
-            self.blocks[layer.block] = shrunk(as_map(on_host(y[-1:]), self.size), FEATURES)
+            self.blocks[layer.block] = shrunk(as_map(self.last_row(y), self.size), FEATURES)
+
+    def last_row(self, y):
+        """(B,...) on the device -> (1,...) float32 on the host: that of the prompt."""
+        return self.model.device.download(y[-1:]).astype(np.float32, copy=False)
 
     # ---- called by the run ----
 
@@ -252,10 +256,6 @@ def guided(step, kind):
 
 def root_mean_square(a):
     return float(np.sqrt(np.mean(np.square(a, dtype=np.float64))))
-
-
-def on_host(y):
-    return np.asarray(y if ops.xp_of(y) is np else y.get(), np.float32)
 
 
 def describe(layer, y, size):

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
 from .. import __version__, conditioning, denoising
 from ..backend import ops, threads
 from ..diffusion import guidance, schedules
 from ..errors import printable
+from ..image.saving import png_info
 from ..model import Model
 from ..networks import clip, nn, taesd, unet, vae
 from ..prompt import chunks
@@ -36,7 +36,7 @@ def page(found):
     """An Explanation -> the page, a string."""
     parts = {name: (HERE / f"page.{name}").read_text(encoding="utf-8") for name in ("html", "css", "js")}
     title = html.escape(printable(found.prompt))
-    # quotes and brackets that could end a script or begin markup are escaped as JSON has them
+    # brackets, which could end a script, are written as JSON's escapes
     data = json.dumps(contents(found), ensure_ascii=True, allow_nan=False).replace("<", "\\u003c").replace(">", "\\u003e")
     values = {"title": title, "css": parts["css"], "js": parts["js"], "data": data, "picture": picture_uri(found.picture),
               "style_hash": sha256(parts["css"]), "script_hash": sha256(parts["js"]), "width": found.picture.width,
@@ -52,13 +52,13 @@ def sha256(text):
 
 def contents(found):
     """All that the page shows, as JSON takes it."""
-    tables = [[row(layer) for layer in found.layers], blocks(found)]
-    return {"prompt": printable(found.prompt), "size": list(found.picture.size), "again": printable(found.again),
+    return {"size": list(found.picture.size), "again": printable(found.again),
             "facts": facts(found), "predicts": found.sampler.config["prediction_type"], "branches": found.attention.branches,
             "guidance": arithmetic(found), "decoded": found.decoded,
             "schedule": schedule(found), "steps": [step(s, found) for s in found.steps],
             "texts": [[token(t) for t in text] for text in found.attention.texts], "attention": attention(found.attention),
-            "layers": tables[0], "blocks": tables[1], "seconds": round(found.seconds, 3), "sources": sources(found)}
+            "layers": [row(layer) for layer in found.layers], "blocks": blocks(found),
+            "seconds": round(found.seconds, 3), "sources": sources(found)}
 
 
 # ---- pictures ---------------------------------------------------------------------------------------------------
@@ -66,10 +66,7 @@ def contents(found):
 
 def picture_uri(picture):
     """The picture itself, as a PNG with its settings."""
-    info = PngInfo()
-    for name in ("parameters", "minisd"):
-        info.add_text(name, picture.info[name].encode("utf-8", "replace").decode())
-    return uri(picture, "PNG", pnginfo=info, optimize=True)
+    return uri(picture, "PNG", pnginfo=png_info(picture.info["parameters"], picture.info["minisd"]), optimize=True)
 
 
 def small_uri(picture):
@@ -93,8 +90,8 @@ def step(s, found):
     """One ExplainedStep."""
     k, level = s.step, s.step.sigma
     alpha = 1 / math.hypot(1, level)
-    return {"call": k.i + 1, "calls": k.total, "t": round(k.t, 3), "level": number(level), "alpha": number(alpha),
-            "sigma": number(math.sqrt(1 - alpha**2)), "snr": number(1 / level**2 if level else math.inf), "seconds": round(s.seconds, 4),
+    return {"call": k.i + 1, "calls": k.total, "t": round(k.t, 3), "alpha": number(alpha),
+            "sigma": number(math.sqrt(1 - alpha**2)), "snr": number(1 / level**2 if level else math.inf),
             "rms": {name: number(value) for name, value in s.rms.items()},
             "pictures": {name: small_uri(picture) for name, picture in s.pictures.items()},
             "blocks": {name: features_uri(a) for name, a in s.blocks.items()}}

@@ -53,10 +53,10 @@ class Noting:
     """The Leaves of a tree, telling the full name of each weight that is read."""
 
     def __init__(self, leaves, network, reads):
-        self.leaves, self.network, self.told = leaves, network, reads
+        self.leaves, self.network, self.reads = leaves, network, reads
 
     def __getitem__(self, name):
-        self.told.append((self.network, name))
+        self.reads.append((self.network, name))
         return self.leaves[name]
 
     def __contains__(self, name):
@@ -96,7 +96,7 @@ class Watch:
         self.reads.clear()
 
     def __call__(self, name, run, *args, **kwargs):
-        """What ops.watch() calls: computes as it would have been."""
+        """What ops.watch() calls: computes what run() would, which does not say which version served."""
         read, layer = self.reads[:], self.layer(name)
         start = time.perf_counter()
         y, fast = ops.serve(name, *args, **kwargs)

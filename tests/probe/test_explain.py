@@ -135,6 +135,8 @@ def test_a_token_is_asked_for_by_its_word_or_place(apple):
     for wrong in ("pear", 32, -1, None):
         with pytest.raises(InputError, match="no token"):
             apple.attention[wrong]
+    with pytest.raises(InputError, match=r"no maps of size \(5, 5\)"):
+        apple.attention.at(size=(5, 5))
 
 
 def test_the_apple_is_looked_for_where_it_is(apple):
@@ -234,15 +236,12 @@ def test_fast_versions_are_said_to_be(sd1):
 
 
 @pytest.mark.parametrize("family", ["sd1", "v"])
-def test_guidance_is_the_arithmetic_it_is_said_to_be(sd1, shipped, family):
+def test_guidance_is_the_arithmetic_it_is_said_to_be(sd1, shipped, family, monkeypatch):
     pipe, how = (sd1, SMALL) if family == "sd1" else (shipped, dict(seed=1, num_inference_steps=3))
-    kept = []
-    original = explain.Seen.keep
-    try:
-        explain.Seen.keep = lambda self, step, seconds: (original(self, step, seconds), kept.append(self.kept[-1]))
-        minisd.explain(pipe, "a fox", guidance_scale=5.0, **how)
-    finally:
-        explain.Seen.keep = original
+    kept, keep = [], explain.Seen.keep
+    monkeypatch.setattr(explain.Seen, "keep", lambda self, step, seconds: (keep(self, step, seconds), kept.append(self.kept[-1])))
+    minisd.explain(pipe, "a fox", guidance_scale=5.0, **how)
+    assert len(kept) >= 3
     for k in kept:
         expected = k.predicted["without"] + 5 * k.predicted["difference"]
         assert np.abs(k.predicted["result"] - expected).max() < 1e-3 * np.abs(expected).max()
@@ -330,6 +329,12 @@ def test_sources_are_those_of_the_package(apple):
         lines = (ROOT / s["file"]).read_text(encoding="utf-8").split("\n")[s["line"] - 1:]
         assert [line.strip() for line in s["text"].split("\n")] == [line.strip() for line in lines[:s["text"].count("\n") + 1]]
     assert len(found["operations"]["attention"]) == 2 and "softmax" in found["operations"]["attention"][0]["text"]
+
+
+def test_the_page_in_the_docs_is_of_this_version(apple):
+    """Its style and program are today's: `python docs/pictures/explain.py` makes it anew."""
+    text = (ROOT / "docs" / "explain" / "apple.html").read_text(encoding="utf-8")
+    assert len(text) < 2_000_000 and all((page.HERE / f"page.{kind}").read_text(encoding="utf-8") in text for kind in ("css", "js"))
 
 
 def test_a_notebook_shows_it(apple):

@@ -54,3 +54,14 @@ def test_table():
     lines = p.table().split("\n")
     assert lines[1].split() == ["linear", "5", "2.00", "50.0%", "3"] and lines[2].split() == ["silu", "2", "1.00", "25.0%"]
     assert lines[3].split()[-2:] == ["1.00", "25.0%"] and lines[4].split() == ["all", "4.00", "2"]
+
+
+def test_a_watch_within_another_leaves_it_at_work():
+    """minisd.explain() in a program that is profiled."""
+    a = np.ones((2, 3), np.float32)
+    with profile() as outer:
+        ops.silu(a)
+        with profile() as inner:
+            ops.silu(a)
+        ops.silu(a)
+    assert (outer.rows["silu"][0], inner.rows["silu"][0]) == (2, 1)
