@@ -153,6 +153,10 @@ def test_each_text_of_a_changing_prompt_has_its_own_maps(sd1):
     assert read[0] == read[1] != read[2] == read[3]
     assert [t.text for t in found.attention.texts[read[0]] if t.kind == "word"] == ["fox"]
     assert np.array_equal(found.attention["cat"], found.attention.at(text=read[3])[4])
+    each = [found.attention.at(step=step) for step in found.attention.steps]
+    for text, steps in ((read[0], each[:2]), (read[3], each[2:])):             # the mean of those that read it, and of no others
+        assert np.abs(found.attention.at(text=text) - np.mean(steps, axis=0)).max() < 1e-6
+    assert np.abs(each[0] - each[3]).max() > 1e-4
 
 
 # ---- costs ------------------------------------------------------------------------------------------------------
