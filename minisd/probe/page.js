@@ -299,7 +299,7 @@ function setUpGuidance() {
     numbers[name] = make("figcaption", {});
     row.append(make("figure", {}, images[name], numbers[name]));
   }
-  const words = data.guidance ? `Guidance, as arithmetic on what the network predicts (${kind}): ${data.guidance}. The last prompt's difference is shown.`
+  const words = data.guidance ? `Guidance, as arithmetic on what the network predicts (${kind}): ${data.guidance}.${data.branches.length > 2 ? " The last prompt's difference is shown." : ""}`
     : `What the network predicts (${kind}); guidance is off, so the result is what it says with the prompt.`;
   byId("guidance").append(make("h3", {}, "The prediction at this step"), make("p", {}, words), row);
   redraws.push(() => {
@@ -350,11 +350,11 @@ function setUpNetworks() {
     if (levels.length) {                                     // the U: what goes down at the left, what comes up at the right
       grid = make("div", { class: "u" });
       const wide = (block) => { boxes.get(block).classList.add("wide"); grid.append(boxes.get(block)); };
-      own.filter((b) => b.level === null && b.name !== "conv_out").forEach(wide);
+      own.filter((b) => b.level === null).forEach(wide);
       for (const level of levels) {
         for (const side of ["down", "up"]) own.filter((b) => b.side === side && b.level === level).forEach((b) => grid.append(boxes.get(b)));
       }
-      own.filter((b) => b.name === "mid_block" || b.name === "conv_out").forEach(wide);
+      own.filter((b) => b.name === "mid_block").forEach(wide);
     }
     byId("networks").append(make("h3", {}, titleOf(network)), grid, panel);
   }

@@ -176,20 +176,27 @@ def row(layer):
 
 
 def blocks(found):
-    """The parts of each network in order of execution, each with the numbers of its layers; of the unet, its level in the U."""
+    """The parts of each network in order of execution, each with the numbers of its layers; of the unet, where it stands in the U."""
     order = {}
     for k, layer in enumerate(found.layers):
         order.setdefault((layer.network, layer.block), []).append(k)
-    downs = len({name for network, name in order if network == "unet" and name.startswith("down_blocks.")})
-    ups = len({name for network, name in order if network == "unet" and name.startswith("up_blocks.")})
+    downs, ups = (len({name for network, name in order if network == "unet" and name.startswith(side)})
+                  for side in ("down_blocks.", "up_blocks."))
     rows = []
     for (network, name), indices in order.items():
-        side, _, at = name.partition("_blocks.")
-        level = {"down": int(at or 0), "up": ups - 1 - int(at or 0)}.get(side) if at else {"mid_block": downs}.get(name)
-        last = [found.layers[k] for k in indices if len(found.layers[k].gives) > 2] or [found.layers[indices[-1]]]
-        level, side = (level, side if at else "") if network == "unet" else (None, "")
-        rows.append({"network": network, "name": name, "side": side, "level": level, "gives": list(last[-1].gives), "layers": indices})
+        side, level = place_in_u(name, downs, ups) if network == "unet" else ("", None)
+        shapes = [found.layers[k].gives for k in indices]
+        maps = [shape for shape in shapes if len(shape) == 4] or [shape for shape in shapes if len(shape) == 3] or shapes
+        rows.append({"network": network, "name": name, "side": side, "level": level, "gives": list(maps[-1]), "layers": indices})
     return rows
+
+
+def place_in_u(name, downs, ups):
+    """A block of the unet -> (its side, "down", "up", or "" for neither; how deep it stands, from -1, or None for what stands above)."""
+    kind, _, number = name.partition("_blocks.")
+    if number:
+        return kind, int(number) if kind == "down" else ups - 1 - int(number)
+    return {"conv_in": ("down", -1), "conv_out": ("up", -1), "mid_block": ("", downs)}.get(name, ("", None))
 
 
 # ---- facts and sources ------------------------------------------------------------------------------------------

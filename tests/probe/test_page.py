@@ -156,7 +156,9 @@ def test_the_u_is_drawn_from_the_checkpoint(opened):
     """Each level's way down at the left of its way up, deeper ones below."""
     page = opened("changing")
     at = {name: page.locator(".u .box", has_text=name).bounding_box() for name in
-          ("down_blocks.0", "down_blocks.3", "up_blocks.0", "up_blocks.3", "mid_block")}
+          ("conv_in", "conv_out", "down_blocks.0", "down_blocks.3", "up_blocks.0", "up_blocks.3", "mid_block")}
+    assert at["conv_in"]["x"] < at["conv_out"]["x"] and abs(at["conv_in"]["y"] - at["conv_out"]["y"]) < 30
+    assert at["conv_in"]["y"] < at["down_blocks.0"]["y"]
     assert at["down_blocks.0"]["x"] < at["up_blocks.3"]["x"] and abs(at["down_blocks.0"]["y"] - at["up_blocks.3"]["y"]) < 30
     assert at["down_blocks.0"]["y"] < at["down_blocks.3"]["y"] < at["mid_block"]["y"]
 
