@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 
 import numpy as np
-from threadpoolctl import ThreadpoolController, threadpool_info
+from threadpoolctl import OpenBLASController, ThreadpoolController, threadpool_info
 
 from ..errors import InputError
 
@@ -21,7 +21,7 @@ MOST = 1024
 _here = threading.local()                                    # .busy: this thread is inside a job
 _buffers: dict = {}                                          # (thread, name) -> bytes
 _frugal: list = []                                           # the budgets of those that want little memory used
-_blas, _limit, _limited, _lock = None, None, 0, threading.Lock()                              # _limited: calls that hold BLAS
+_blas, _free, _limited, _lock = None, [], 0, threading.Lock()                                  # _limited: calls that hold BLAS
 
 
 def count():
@@ -53,6 +53,8 @@ class Pool:
             threading.Thread(target=self.serve, name=f"minisd-{k}", daemon=True).start()
 
     def serve(self):
+        with _lock:
+            set_blas([1] * len(_blas), only_own=True)
         while True:
             future, job = self.jobs.get()
             if job is None:
@@ -119,27 +121,39 @@ def parallel(job, items, together=1):
 
 @contextmanager
 def blas_on_one_thread():
-    """From the first that enters until the last one leaves."""
-    global _blas, _limit, _limited
+    """From the first that enters until the last one leaves, be they two threads or one."""
+    global _blas, _free, _limited
     with _lock:
         if _limited == 0:
-            _blas = _blas or ThreadpoolController()
-            _limit = _blas.limit(limits=1, user_api="blas")
+            _blas = _blas or ThreadpoolController().select(user_api="blas").lib_controllers
+            _free = [library.num_threads for library in _blas]
         _limited += 1
+        set_blas([1] * len(_blas))
     try:
         yield
     finally:
         with _lock:
             _limited -= 1
-            if _limited == 0:
-                _limit.restore_original_limits()
+            set_blas(_free, only_own=_limited > 0)
+
+
+def set_blas(numbers, only_own=False):
+    """Let each BLAS library use so many threads.
+
+    only_own: only those whose number is the calling thread's own, as OpenMP's is; the others' is the process's.  Of that,
+    threadpoolctl 3.8 lets one thread alone dispose, the first that set it, and does nothing for others, so that is taken back."""
+    OpenBLASController.clear_controlling_thread(force=True)
+    for library, n in zip(_blas, numbers, strict=True):
+        if not only_own or library.internal_api == "openblas" and library.threading_layer == "openmp":
+            library.set_num_threads(n)
+    OpenBLASController.clear_controlling_thread(force=True)
 
 
 def forget():
     """In a child process after a fork: the threads are not there."""
     global _pool, _lock, _limited
     if _limited:
-        _limit.restore_original_limits()
+        set_blas(_free)
     _pool, _lock, _limited = None, threading.Lock(), 0
     _frugal.clear()
 

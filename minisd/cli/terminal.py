@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from ..errors import printable
 
 
-class Terminated(BaseException):
-    """SIGTERM arrived; raised so that what is half done is cleaned up."""
+class Terminated(SystemExit):
+    """SIGTERM arrived; raised so that what is half done is cleaned up.  One that comes too late to be caught ends the program quietly."""
 
 
 class Messages:
@@ -56,7 +56,7 @@ def prepared():
 
 
 def terminate(number, frame):
-    raise Terminated
+    raise Terminated(128 + number)
 
 
 def show(text):

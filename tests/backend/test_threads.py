@@ -75,6 +75,44 @@ def test_blas_is_held_to_one_thread_meanwhile():
     assert all(n == 1 for counts in within for n in counts)
 
 
+def test_blas_is_held_in_whatever_thread():
+    """Not only in the first that ever held it, which is as far as threadpoolctl 3.8 goes."""
+    from threadpoolctl import threadpool_info, threadpool_limits
+
+    def blas():
+        return [i["num_threads"] for i in threadpool_info() if i["user_api"] == "blas"]
+
+    with threadpool_limits(2, user_api="blas"):              # the main thread's, for others are watched
+        many, within, after = blas(), [], []
+
+        def caller():
+            threads.parallel(lambda item: within.append(blas()), range(2))
+            after.append(blas())
+
+        for _ in range(2):
+            worker = threading.Thread(target=caller)
+            worker.start()
+            worker.join()
+        threads.parallel(lambda item: within.append(blas()), range(2))
+        with threads.blas_on_one_thread():                   # entered here, left last by another thread
+            waiting, inside = threading.Event(), threading.Event()
+
+            def longer():
+                with threads.blas_on_one_thread():
+                    inside.set()
+                    waiting.wait(10)
+
+            last = threading.Thread(target=longer)
+            last.start()
+            assert inside.wait(10)
+        within.append(blas())
+        waiting.set()
+        last.join()
+        after.append(blas())
+    assert all(n == 1 for counts in within for n in counts)
+    assert after == [many] * 3
+
+
 def test_scratch_is_this_threads_own():
     own = threads.scratch("test", (3, 5))
     assert own.shape == (3, 5) and own.dtype == np.float32

@@ -154,6 +154,20 @@ def test_ctrl_c(sd1_folder, tmp_path):
     assert left(tmp_path) == []
 
 
+@pytest.mark.parametrize("when", ["amid the work", "as the program ends"])
+def test_sigterm(tmp_path, when):
+    """The one that comes while its handler is being taken away again is caught by nobody, and still no traceback."""
+    amid = "main.COMMANDS['selftest'] = lambda a: signal.raise_signal(signal.SIGTERM)\n"
+    late = ("main.COMMANDS['selftest'] = lambda a: 0\nset_ = signal.signal\ndef slow(number, handler):\n"
+            "    if handler == signal.SIG_DFL: signal.raise_signal(signal.SIGTERM)\n    return set_(number, handler)\n"
+            "signal.signal = slow\n")
+    program = ("import signal, sys\nfrom minisd.cli import main\n" + (amid if when == "amid the work" else late) +
+               "sys.exit(main.main(['selftest']))")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 143 and "Traceback" not in done.stderr, done
+    assert done.stderr == ("minisd: terminated; no half-written file is left\n" if when == "amid the work" else "")
+
+
 def test_out_of_memory(run, monkeypatch):
     monkeypatch.setattr(Model, "decode", lambda *a: (_ for _ in ()).throw(MemoryError("Unable to allocate 3 TiB")))
     code, _, err = run("--quiet")
