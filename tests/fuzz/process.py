@@ -14,6 +14,8 @@ import time
 import traceback
 import warnings
 
+from minisd.backend import threads
+
 SECONDS, BYTES = 60, 3 << 30
 GOOD = ("made", "refused")
 
@@ -97,6 +99,7 @@ def child(case, seed, place, read, write):
     os.close(read)
     place.mkdir(parents=True)
     os.chdir(place)
+    threads.use(1)  # others run beside it
     null = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1, 2):
         os.dup2(null, fd)
