@@ -15,6 +15,11 @@ def painted(a):
     return paint(a)
 
 
+def batch(a):
+    from .many import batch
+    return batch(a)
+
+
 def inspect(a):
     from ..checkpoint import hub
     from ..probe import describe
@@ -73,7 +78,7 @@ def completion(a):
     return 0
 
 
-COMMANDS = {"inspect": inspect, "record": record, "compare": compare, "selftest": selftest, "completion": completion}
+COMMANDS = {"batch": batch, "inspect": inspect, "record": record, "compare": compare, "selftest": selftest, "completion": completion}
 
 
 def main(argv=None):

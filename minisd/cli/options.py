@@ -1,5 +1,5 @@
-"""What the command line takes: minisd txt2img | explain | img2img | inpaint | upscale | pix2pix | depth2img | inspect | record | compare |
-selftest | completion."""
+"""What the command line takes: minisd txt2img | explain | img2img | inpaint | upscale | pix2pix | depth2img | batch | inspect | record |
+compare | selftest | completion."""
 import argparse
 import re
 
@@ -9,6 +9,7 @@ from ..errors import InputError, printable
 from ..settings import suggestion
 
 IMAGE = "an image file, of any kind that Pillow reads"
+TASKS = ("txt2img", "img2img", "inpaint", "upscale", "instruct_pix2pix", "depth2img")          # of batch
 MODEL = "a diffusers folder, a .safetensors file, or a hub id, owner/name (the small model that comes with minisd)"
 PROMPT, FACTOR = "a red apple on a blue background", 16.0    # of record() and compare(), which are imported when they are asked for
 # What Python calls the options otherwise.
@@ -102,6 +103,23 @@ def parser():
     strength(p, 0.8)
     painting(p, own=["image", "depth_map", "strength"], size="the image's")
 
+    p = commands.add_parser("batch", help="make an image of each row of a table, on one machine or many")
+    p.add_argument("table", help=".csv, .jsonl or .parquet: the columns are what Python's txt2img takes, by name, and `id`")
+    p.add_argument("-o", "--output", required=True, metavar="FOLDER",
+                   help="where the images go, <id>.png, and a report: a folder, or s3://bucket/path and the like")
+    p.add_argument("--task", default="txt2img", metavar="NAME", help=f"what the rows are for: {', '.join(TASKS)} (%(default)s)")
+    p.add_argument("--skip-bad", action="store_true", help="draw the others where rows are wrong; the report says which were, and why")
+    p.add_argument("--together", type=int, default=1, metavar="N",
+                   help="draw up to so many rows of the same settings, one after the other in the table, in one call (%(default)s)")
+    model_options(p).add_argument("--controlnet", action="append", default=[], metavar="PATH", help="ControlNet folder or file; repeatable")
+    g = p.add_argument_group("machines")
+    g.add_argument("--workers", type=int, metavar="N", help="processes that draw; more than one need Ray (1, on a cluster as many as fit)")
+    g.add_argument("--ray", metavar="ADDRESS", help="of a Ray cluster; auto for the one that this machine is part of")
+    g.add_argument("--threads", type=int, metavar="N", help="processors of each worker (its share; on a cluster, the smallest machine's)")
+    g.add_argument("--device", default="cpu", help="cpu or cuda, where each worker has a GPU (%(default)s)")
+    g.add_argument("--low-memory", action="store_true", help="read weights at each use: a fraction of the memory, slower")
+    g.add_argument("--quiet", action="store_true", help="no progress bar")
+
     p = commands.add_parser("inspect", help="describe a checkpoint, a LoRA, a textual inversion, a ControlNet or a vae")
     p.add_argument("model", nargs="?", help=MODEL)
     p.add_argument("--variant", help="variant of the model's files, such as fp16")
@@ -183,18 +201,9 @@ def painting(p, own, size, steps=20, guidance=7.5, output=("out.png", ".png, .jp
     g.add_argument("--preview", metavar="FILE", help="write here, after each step, what the image looks like so far")
     g.add_argument("--save-steps", metavar="GIF", help="write an animation of these previews")
     g.add_argument("--taesd", metavar="PATH", help="a TAESD to decode previews with; without, they show the latents' colours")
-    g = p.add_argument_group("model")
-    g.add_argument("-m", "--model", metavar="MODEL", help=MODEL)
-    g.add_argument("--variant", help="variant of the model's files, such as fp16")
-    g.add_argument("--lora", action="append", default=[], metavar="FILE[:W]",
-                   help="LoRA file, with an optional weight (default 1); repeatable")
-    g.add_argument("--embedding", action="append", default=[], metavar="FILE[=WORD]",
-                   help="textual inversion file, with an optional word for it; repeatable")
-    g.add_argument("--vae", metavar="PATH", help="another vae than the model's: a folder, a file with LDM names, or TAESD's")
+    g = model_options(p)
     g.add_argument("--refiner", metavar="MODEL", help="a second model for the last steps: Stable Diffusion XL's refiner")
     g.add_argument("--refiner-start", type=float, metavar="N", help="share of the noise levels that is the first model's (0.8)")
-    g.add_argument("--prediction-type", metavar="KIND", help="epsilon or v_prediction, where a model does not say (found)")
-    g.add_argument("--ema", action="store_true", help="use the moving average of the unet's weights, where a single file has one")
     g = p.add_argument_group("ControlNet")
     g.add_argument("--controlnet", action="append", default=[], metavar="PATH", help="ControlNet folder or file; repeatable")
     g.add_argument("--control", action="append", default=[], metavar="IMAGE", help="its control image; one for each ControlNet")
@@ -221,6 +230,21 @@ def painting(p, own, size, steps=20, guidance=7.5, output=("out.png", ".png, .jp
     g.add_argument("--profile", action="store_true", help="print where the time went, by operation")
     g.add_argument("--quiet", action="store_true", help="no progress bar")
     return p
+
+
+def model_options(p):
+    """What all commands that make images take of the model -> the group of them"""
+    g = p.add_argument_group("model")
+    g.add_argument("-m", "--model", metavar="MODEL", help=MODEL)
+    g.add_argument("--variant", help="variant of the model's files, such as fp16")
+    g.add_argument("--lora", action="append", default=[], metavar="FILE[:W]",
+                   help="LoRA file, with an optional weight (default 1); repeatable")
+    g.add_argument("--embedding", action="append", default=[], metavar="FILE[=WORD]",
+                   help="textual inversion file, with an optional word for it; repeatable")
+    g.add_argument("--vae", metavar="PATH", help="another vae than the model's: a folder, a file with LDM names, or TAESD's")
+    g.add_argument("--prediction-type", metavar="KIND", help="epsilon or v_prediction, where a model does not say (found)")
+    g.add_argument("--ema", action="store_true", help="use the moving average of the unet's weights, where a single file has one")
+    return g
 
 
 def size(text):

@@ -124,14 +124,20 @@ def check(a):
     a.refiner_start = 0.8 if a.refiner_start is None else a.refiner_start
 
 
+def loading(a):
+    """What the options say of the model: arguments of load()."""
+    return dict(model=a.model, device=a.device, variant=a.variant, low_memory=a.low_memory, vae=a.vae, controlnet=a.controlnet,
+                lora=[file_and_weight(text) for text in a.lora], prediction_type=a.prediction_type, extract_ema=a.ema,
+                textual_inversion=[(file, word or None) for file, _, word in (text.partition("=") for text in a.embedding)])
+
+
 def open_models(a):
     """-> (the Pipeline, the refiner's or None); both are checked against what an image of --from was made with."""
-    common = dict(device=a.device, variant=a.variant, low_memory=a.low_memory, vae=a.vae,
-                  textual_inversion=[(file, word or None) for file, _, word in (text.partition("=") for text in a.embedding)])
-    pipe = load(a.model, lora=[file_and_weight(text) for text in a.lora], prediction_type=a.prediction_type, controlnet=a.controlnet,
-                extract_ema=a.ema, **common)
+    given = loading(a)
+    pipe = load(**given)
     pipe.provenance["Control picture"] = "Canny" if a.canny else None
-    refiner = load(a.refiner, **common) if a.refiner else None
+    common = ("device", "variant", "low_memory", "vae", "textual_inversion")
+    refiner = load(a.refiner, **{name: given[name] for name in common}) if a.refiner else None
     if refiner is not None:
         theirs, ours = ((c.scaling_factor, c.latent_channels, c.factor) for c in (refiner.model.vae_config, pipe.model.vae_config))
         if theirs != ours:

@@ -2,6 +2,7 @@
 
 pixels.py     arrays <-> PIL images, masks, depth maps, sizes
 saving.py     PNG, JPEG, WebP, GIF, written whole or not at all
+folder.py     a folder for many of them, here or wherever fsspec reaches
 metadata.py   a picture's settings, as AUTOMATIC1111's web UI writes them
 grid.py       several pictures in one
 canny.py      edges, for ControlNets

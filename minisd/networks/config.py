@@ -19,9 +19,9 @@ def whole(component, config, key, *default):
 
 
 def number(component, config, key, *default):
-    """A number that is not negative."""
-    return checked(component, config, key, default, "a number",
-                   lambda v: isinstance(v, (int, float)) and not isinstance(v, bool) and 0 <= v < float("inf"))
+    """A number that is not negative, and that float32 can hold."""
+    return checked(component, config, key, default, "a number from 0 to 1e38",
+                   lambda v: isinstance(v, (int, float)) and not isinstance(v, bool) and 0 <= v <= 1e38)
 
 
 def listed(component, config, key):
