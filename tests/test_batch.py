@@ -264,7 +264,7 @@ def test_parquet_in_and_out(run, tmp_path):
     """As pandas writes it: a gap in a column of numbers is NaN, and whole ones are floats."""
     pq = pytest.importorskip("pyarrow.parquet", reason="pip install '.[ray]' brings pyarrow; CI has it and runs this")
     import pyarrow
-    columns = dict(id=["a", None], prompt=["a cat", "a dog"], seed=np.array([3, 2**64 - 1], np.uint64), eta=[1.0, float("nan")],
+    columns = dict(id=["a", None], prompt=["a cat", "a dog"], seed=np.array([3, 2**64 - 1], np.uint64), clip_skip=[1.0, float("nan")],
                    num_inference_steps=[2, 2], width=[64, 64], height=[64.0, None])
     pq.write_table(pyarrow.table(columns), tmp_path / "rows.parquet")
     code, out, err = run("rows.parquet")

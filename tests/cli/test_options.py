@@ -27,8 +27,8 @@ def test_an_unknown_option_tells_the_nearest(given, meant, capsys):
     assert f"did you mean {meant}?" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["txt2img", "explain", "img2img", "inpaint", "upscale", "pix2pix", "depth2img", "inspect", "record",
-                                     "compare", "selftest", "completion"])
+@pytest.mark.parametrize("command", ["txt2img", "explain", "img2img", "inpaint", "upscale", "pix2pix", "depth2img", "batch", "inspect",
+                                     "record", "compare", "selftest", "completion"])
 def test_help(command, capsys):
     """Every argument has a line; none of them ends the program that formats it."""
     with pytest.raises(SystemExit) as done:
