@@ -268,9 +268,10 @@ class Pipeline:
         if latents.shape[-1] != channels or latents.dtype.kind != "f":
             raise InputError(f"image is {latents.dtype} of shape {latents.shape}; latents are floats of shape (B,h,w,{channels})")
         own = latents.shape[2] * f, latents.shape[1] * f
-        if (settings.width or own[0], settings.height or own[1]) != own:
-            raise InputError(f"width and height are {settings.width} and {settings.height}; these latents are of a picture "
-                             f"{own[0]}x{own[1]}")
+        asked = tuple(given if given is not None else n for given, n in zip((settings.width, settings.height), own))
+        images.check_size(*asked, f)
+        if asked != own:
+            raise InputError(f"width and height are {asked[0]} and {asked[1]}; these latents are of a picture {own[0]}x{own[1]}")
         return own
 
     def warn_of_size(self, width, height, task):

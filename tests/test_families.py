@@ -116,8 +116,11 @@ def test_the_whole_way_or_none_of_it(xl):
     for how in (dict(strength=0.2, denoising_end=0.5), dict(denoising_start=0.8, denoising_end=0.5)):
         with pytest.raises(InputError, match="denoising_end 0.5 is before the step that this picture starts with"):
             xl.img2img("a fox", latents, num_inference_steps=10, **how)
-    with pytest.raises(InputError, match="width and height are 512 and None; these latents are of a picture 64x64"):
+    with pytest.raises(InputError, match="width and height are 512 and 64; these latents are of a picture 64x64"):
         xl.img2img("a fox", latents, denoising_start=0.5, width=512)
+    for wrong in (0, np.zeros(3), "64"):
+        with pytest.raises(InputError, match="width is .*; it must be a positive multiple of 8"):
+            xl.img2img("a fox", latents, denoising_start=0.5, width=wrong)
     with pytest.raises(InputError, match=r"latents are floats of shape \(B,h,w,4\)"):
         xl.img2img("a fox", latents[..., :3], denoising_start=0.5)
     with pytest.raises(InputError, match="latents of 1 pictures for 2 prompts|give one for each"):

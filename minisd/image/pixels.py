@@ -165,4 +165,4 @@ def check_size(width, height, multiple):
             raise InputError(f"{side} is {found}; a picture's sides are a million pixels at most")
         if not whole or value < multiple or value % multiple:
             near = max(multiple, (value + multiple // 2 - 1) // multiple * multiple) if whole else 64
-            raise InputError(f"{side} is {value!r}; it must be a positive multiple of {multiple}, such as {near}")
+            raise InputError(f"{side} is {value!r:.80}; it must be a positive multiple of {multiple}, such as {near}")
