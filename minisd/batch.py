@@ -53,12 +53,13 @@ class Draw:
         try:
             with self.folder.open(f"{row['id']}.png") as file, Image.open(file) as picture:
                 there = json.loads(picture.info["minisd"])["settings"].get("Row")
+                what = "of another row"
         except FileNotFoundError:
             return True
-        except Exception as e:                               # no picture, or not one of minisd's, or nobody may read it
-            there = said(e)
+        except Exception as e:                               # whatever else is there
+            there, what = None, f"no picture of minisd's ({said(e)})"
         if there != row["row"]:
-            row["error"] = f"{row['file']} is there, and is not of this row ({there}); remove it, or name another folder"
+            row["error"] = f"{row['file']} is there, and is {what}; remove it, or name another folder"
         return False
 
     def draw(self, rows):

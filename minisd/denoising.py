@@ -1,6 +1,6 @@
 """One run, from settings to a clean latent: start, conditioning, and the one denoising loop.   [LDM] Rombach et al. 2022, figure 3."""
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -98,6 +98,8 @@ class Run:
         self.controls = Controls(model.controlnets, settings, width, height)
         self.last = len(self.sampler.timesteps) if settings.denoising_end is None else stop(self.sampler, settings.denoising_end)
         self.first = task.first_step(self)
+        if settings.cache_interval > 1 and task.tile and max(self.shape[1:3]) > task.tile:
+            raise InputError("cache_interval is for pictures that are made whole; this one is made in pieces")
         if self.first >= self.last:
             raise InputError(f"denoising_end {settings.denoising_end:g} is before the step that this picture starts with; use more of it, "
                              "or more strength")
@@ -228,6 +230,7 @@ class GuidedPrediction:
     run: Run
     conditioning: list
     channels: Any
+    kept: dict = field(default_factory=dict)                 # of the unet, from one call to the next
 
     def __call__(self, x, t, i):
         """x (B,h,w,4), scaled for the unet; timestep; number of the step -> (B,h,w,4)"""
@@ -242,7 +245,9 @@ class GuidedPrediction:
             out = tiles.tiled(piece, x, tile, tile // 8)
         else:
             control = run.controls.at(i - run.first, len(run.sampler.timesteps) - run.first)
-            out = run.model.predict_noise(x, t, conditioning, control)
+            if (i - run.first) % run.settings.cache_interval == 0:
+                self.kept.clear()
+            out = run.model.predict_noise(x, t, conditioning, control, None if run.settings.cache_interval == 1 else self.kept)
         if run.without == 0:
             return out
         if run.without == 2:

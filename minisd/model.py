@@ -3,7 +3,7 @@
 Latents and pixels come in and go out on the host, what conditions the unet stays on the device; how a picture is made of these calls is
 for pipeline.py to say."""
 from contextlib import contextmanager, nullcontext
-from functools import reduce
+from functools import partial, reduce
 
 import numpy as np
 
@@ -94,26 +94,29 @@ class Model:
 
     # ---- noise ----
 
-    def run_unet(self, x, t, context, **arrays):
-        """The unet, and the ControlNets for which `arrays` has a hint and scales, as Controls.at() names them; on the device."""
+    def run_unet(self, x, t, context, kept=None, **arrays):
+        """The unet, and the ControlNets for which `arrays` has a hint and scales, as Controls.at() names them; on the device.
+
+        kept: as unet() has it; where it holds something, ControlNets are not asked"""
         hints = {name: a for name, a in arrays.items() if name.startswith(("hint", "scales"))}
         rest = {name: a for name, a in arrays.items() if name not in hints}
         control = None
         for k, (weights, config) in enumerate(self.controlnets):
-            if f"hint{k}" in hints:
+            if f"hint{k}" in hints and not kept:
                 found = controlnet.controlnet(weights, x[..., :config.in_channels], t, context, hints[f"hint{k}"], hints[f"scales{k}"],
                                               config, **rest)
                 control = controlnet.added(control, found)
-        return unet.unet(self.unet, x, t, context, self.unet_config, control, **rest)
+        return unet.unet(self.unet, x, t, context, self.unet_config, control, kept, **rest)
 
-    def predict_noise(self, x, t, conditioning, control=None):
+    def predict_noise(self, x, t, conditioning, control=None, kept=None):
         """x (B,h,w,4), t 0 .. 999 -> what the unet was trained to predict, (B,h,w,4).
 
-        conditioning: as condition() gives it, of B rows;  control: as Controls.at() gives it"""
+        conditioning: as condition() gives it, of B rows;  control: as Controls.at() gives it;  kept: as unet() has it, a dict of arrays"""
         upload = self.device.upload
         with self.memory(keep=True):
             x, t = upload(x.astype(self.dtype, copy=False)), upload(np.full(len(x), t, np.float32))
-            return self.to_host(self.call_unet(x=x, t=t, **conditioning, **(control or {})))
+            call = self.call_unet if kept is None else partial(self.run_unet, kept=kept)       # which a recorded run cannot have
+            return self.to_host(call(x=x, t=t, **conditioning, **(control or {})))
 
     # ---- pixels ----
 

@@ -48,6 +48,7 @@ class Pipeline:
         shared_generator: bool = False,
         latents: Any = None,
         original_inference_steps: int | None = None,
+        cache_interval: int = 1,
         denoising_end: float | None = None,
         original_size: tuple[int, int] | None = None,
         crops_coords_top_left: tuple[int, int] = (0, 0),
@@ -90,6 +91,7 @@ class Pipeline:
             shared_generator: draw all pictures from one generator, as diffusers does when given a single one (False)
             latents: noise (B,h,w,4) of mean 0 and variance 1 to start from, in place of what the seed draws (None)
             original_inference_steps: lcm: the steps that its model was distilled from; None = as the model says (None)
+            cache_interval: compute the unet's inner layers at one call in so many, keep their outcome: faster, another picture (1)
             denoising_end: 0 .. 1, stop there, for a refiner to go on from the latent (None)
             original_size: SDXL: (height, width) of the training image; None = the picture's (None)
             crops_coords_top_left: SDXL: (top, left) of the crop ((0, 0))
@@ -131,6 +133,7 @@ class Pipeline:
         shared_generator: bool = False,
         latents: Any = None,
         original_inference_steps: int | None = None,
+        cache_interval: int = 1,
         denoising_end: float | None = None,
         original_size: tuple[int, int] | None = None,
         crops_coords_top_left: tuple[int, int] = (0, 0),
@@ -170,6 +173,7 @@ class Pipeline:
             shared_generator: draw all pictures from one generator, as diffusers does when given a single one (False)
             latents: noise (B,h,w,4) of mean 0 and variance 1 to start from, in place of what the seed draws (None)
             original_inference_steps: lcm: the steps that its model was distilled from; None = as the model says (None)
+            cache_interval: compute the unet's inner layers at one call in so many, keep their outcome: faster, another picture (1)
             denoising_end: 0 .. 1, stop there, for a refiner to go on from the latent (None)
             original_size: SDXL: (height, width) of the training image; None = the picture's (None)
             crops_coords_top_left: SDXL: (top, left) of the crop ((0, 0))
@@ -216,6 +220,7 @@ class Pipeline:
         shared_generator: bool = False,
         latents: Any = None,
         original_inference_steps: int | None = None,
+        cache_interval: int = 1,
         denoising_end: float | None = None,
         original_size: tuple[int, int] | None = None,
         crops_coords_top_left: tuple[int, int] = (0, 0),
@@ -259,6 +264,7 @@ class Pipeline:
             shared_generator: draw all pictures from one generator, as diffusers does when given a single one (False)
             latents: noise (B,h,w,4) of mean 0 and variance 1 to start from, in place of what the seed draws (None)
             original_inference_steps: lcm: the steps that its model was distilled from; None = as the model says (None)
+            cache_interval: compute the unet's inner layers at one call in so many, keep their outcome: faster, another picture (1)
             denoising_end: 0 .. 1, stop there, for a refiner to go on from the latent (None)
             original_size: SDXL: (height, width) of the training image; None = the picture's (None)
             crops_coords_top_left: SDXL: (top, left) of the crop ((0, 0))
@@ -307,6 +313,7 @@ class Pipeline:
         shared_generator: bool = False,
         latents: Any = None,
         original_inference_steps: int | None = None,
+        cache_interval: int = 1,
         denoising_end: float | None = None,
         original_size: tuple[int, int] | None = None,
         crops_coords_top_left: tuple[int, int] = (0, 0),
@@ -352,6 +359,7 @@ class Pipeline:
             shared_generator: draw all pictures from one generator, as diffusers does when given a single one (False)
             latents: noise (B,h,w,4) of mean 0 and variance 1 to start from, in place of what the seed draws (None)
             original_inference_steps: lcm: the steps that its model was distilled from; None = as the model says (None)
+            cache_interval: compute the unet's inner layers at one call in so many, keep their outcome: faster, another picture (1)
             denoising_end: 0 .. 1, stop there, for a refiner to go on from the latent (None)
             original_size: SDXL: (height, width) of the training image; None = the picture's (None)
             crops_coords_top_left: SDXL: (top, left) of the crop ((0, 0))
@@ -397,6 +405,7 @@ class Pipeline:
         shared_generator: bool = False,
         latents: Any = None,
         original_inference_steps: int | None = None,
+        cache_interval: int = 1,
         denoising_end: float | None = None,
         original_size: tuple[int, int] | None = None,
         crops_coords_top_left: tuple[int, int] = (0, 0),
@@ -438,6 +447,7 @@ class Pipeline:
             shared_generator: draw all pictures from one generator, as diffusers does when given a single one (False)
             latents: noise (B,h,w,4) of mean 0 and variance 1 to start from, in place of what the seed draws (None)
             original_inference_steps: lcm: the steps that its model was distilled from; None = as the model says (None)
+            cache_interval: compute the unet's inner layers at one call in so many, keep their outcome: faster, another picture (1)
             denoising_end: 0 .. 1, stop there, for a refiner to go on from the latent (None)
             original_size: SDXL: (height, width) of the training image; None = the picture's (None)
             crops_coords_top_left: SDXL: (top, left) of the crop ((0, 0))
@@ -484,6 +494,7 @@ class Pipeline:
         shared_generator: bool = False,
         latents: Any = None,
         original_inference_steps: int | None = None,
+        cache_interval: int = 1,
         denoising_end: float | None = None,
         original_size: tuple[int, int] | None = None,
         crops_coords_top_left: tuple[int, int] = (0, 0),
@@ -525,6 +536,7 @@ class Pipeline:
             shared_generator: draw all pictures from one generator, as diffusers does when given a single one (False)
             latents: noise (B,h,w,4) of mean 0 and variance 1 to start from, in place of what the seed draws (None)
             original_inference_steps: lcm: the steps that its model was distilled from; None = as the model says (None)
+            cache_interval: compute the unet's inner layers at one call in so many, keep their outcome: faster, another picture (1)
             denoising_end: 0 .. 1, stop there, for a refiner to go on from the latent (None)
             original_size: SDXL: (height, width) of the training image; None = the picture's (None)
             crops_coords_top_left: SDXL: (top, left) of the crop ((0, 0))
@@ -569,6 +581,7 @@ class Pipeline:
         shared_generator: bool = False,
         latents: Any = None,
         original_inference_steps: int | None = None,
+        cache_interval: int = 1,
         denoising_end: float | None = None,
         original_size: tuple[int, int] | None = None,
         crops_coords_top_left: tuple[int, int] = (0, 0),
@@ -610,6 +623,7 @@ class Pipeline:
             shared_generator: draw all pictures from one generator, as diffusers does when given a single one (False)
             latents: noise (B,h,w,4) of mean 0 and variance 1 to start from, in place of what the seed draws (None)
             original_inference_steps: lcm: the steps that its model was distilled from; None = as the model says (None)
+            cache_interval: compute the unet's inner layers at one call in so many, keep their outcome: faster, another picture (1)
             denoising_end: 0 .. 1, stop there, for a refiner to go on from the latent (None)
             original_size: SDXL: (height, width) of the training image; None = the picture's (None)
             crops_coords_top_left: SDXL: (top, left) of the crop ((0, 0))

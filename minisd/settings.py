@@ -41,6 +41,7 @@ class Settings:
     shared_generator: bool = setting(False, "draw all pictures from one generator, as diffusers does when given a single one")
     latents: Any = setting(None, "noise (B,h,w,4) of mean 0 and variance 1 to start from, in place of what the seed draws")
     original_inference_steps: int | None = setting(None, "lcm: the steps that its model was distilled from; None = as the model says")
+    cache_interval: int = setting(1, "compute the unet's inner layers at one call in so many, keep their outcome: faster, another picture")
     denoising_end: float | None = setting(None, "0 .. 1, stop there, for a refiner to go on from the latent")
     original_size: tuple[int, int] | None = setting(None, "SDXL: (height, width) of the training image; None = the picture's")
     crops_coords_top_left: tuple[int, int] = setting((0, 0), "SDXL: (top, left) of the crop")
@@ -76,6 +77,8 @@ class Settings:
             pair = isinstance(value, (tuple, list)) and len(value) == 2 and all(is_whole(n) and n >= 0 for n in value)
             if value is not None and not pair:
                 raise InputError(f"{name} is {value!r:.80}; it must be two whole numbers of pixels, the vertical one first")
+        if not is_whole(self.cache_interval) or not 1 <= self.cache_interval <= 1000:
+            raise InputError(f"cache_interval is {self.cache_interval!r:.80}; it must be a whole number from 1 to 1000")
         for name in ("guess_mode", "shared_generator"):
             if not isinstance(getattr(self, name), bool):
                 raise InputError(f"{name} is {getattr(self, name)!r}; it must be True or False")

@@ -86,7 +86,8 @@ def test_a_picture_of_another_row_is_neither_taken_nor_overwritten(run, tmp_path
     (tmp_path / "pictures" / "d.png").write_bytes(b"no picture")
     before = pictures(tmp_path)
     code, out, err = run(jsonl(tmp_path / "rows.jsonl", [dict(HOW, id=name, prompt="a dog") for name in "abcde"]))
-    assert code == 1 and "1 drawn, 0 there before, 4 not drawn" in out and err.count("is not of this row") == 4
+    assert code == 1 and "1 drawn, 0 there before, 4 not drawn" in out
+    assert err.count("is there, and is of another row; remove it") == 2 and err.count("is no picture of minisd's (") == 2
     after = pictures(tmp_path)
     assert {name: after[name] for name in before} == before and len(after) == 5
 

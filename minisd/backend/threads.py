@@ -21,7 +21,8 @@ MOST = 1024
 _here = threading.local()                                    # .busy: this thread is inside a job
 _buffers: dict = {}                                          # (thread, name) -> bytes
 _frugal: list = []                                           # the budgets of those that want little memory used
-_blas, _free, _limited, _lock = None, [], 0, threading.Lock()                                  # _limited: calls that hold BLAS
+_blas, _limited, _lock = None, 0, threading.Lock()           # _limited: calls that hold BLAS
+_free: list = []                                             # how many threads each BLAS library had before
 
 
 def count():

@@ -16,8 +16,8 @@ PROMPT, FACTOR = "a red apple on a blue background", 16.0    # of record() and c
 NAMES = {"num_inference_steps": "--steps", "guidance_scale": "--guidance", "guidance_rescale": "--guidance-rescale", "num_images": "-n",
          "timestep_spacing": "--spacing", "denoising_end": "--refiner-start", "denoising_start": "--refiner-start", "extract_ema": "--ema",
          "control_guidance_start": "--control-start", "control_guidance_end": "--control-end", "clip_skip": "--clip-skip",
-         "controlnet_conditioning_scale": "--control-scale", "prompt_syntax": "--prompt-syntax", "negative_prompt": "--negative",
-         "prompt_2": "--prompt-2", "negative_prompt_2": "--negative-2",
+         "cache_interval": "--cache-interval", "controlnet_conditioning_scale": "--control-scale",
+         "prompt_syntax": "--prompt-syntax", "negative_prompt": "--negative", "prompt_2": "--prompt-2", "negative_prompt_2": "--negative-2",
          "image_guidance_scale": "--image-guidance", "prediction_type": "--prediction-type", "mask_image": "--mask",
          "noise_level": "--noise-level", "depth_map": "--depth", "controlnet=": "--controlnet", "low_memory": "--low-memory",
          "low_memory=True": "--low-memory"}
@@ -223,6 +223,8 @@ def painting(p, own, size, steps=20, guidance=7.5, output=("out.png", ".png, .jp
     g.add_argument("--clip-skip", type=int, metavar="N", help="text encoder layer, counted from the last, 1 (1; 2 for Stable Diffusion XL)")
     g.add_argument("--prompt-syntax", default="a1111", metavar="KIND",
                    help="a1111: (weights:1.2), BREAK, any length; or plain (%(default)s)")
+    g.add_argument("--cache-interval", type=int, default=1, metavar="N",
+                   help="compute the unet's inner layers once in N calls: faster, and another image (%(default)s)")
     g = p.add_argument_group("machine")
     g.add_argument("--device", default="cpu", help="cpu or cuda (%(default)s)")
     g.add_argument("--low-memory", action="store_true", help="read weights at each use: a fraction of the memory, slower")

@@ -37,7 +37,7 @@ def paint(a):
     pipe, refiner = open_models(a)
     common = dict(num_inference_steps=a.steps, guidance_scale=a.guidance, sampler=a.sampler, sigmas=a.sigmas, eta=a.eta,
                   timestep_spacing=a.spacing, rng=a.rng, clip_skip=a.clip_skip, prompt_syntax=a.prompt_syntax,
-                  guidance_rescale=a.guidance_rescale, negative_prompt=a.negative, prompt_2=a.prompt_2,
+                  guidance_rescale=a.guidance_rescale, cache_interval=a.cache_interval, negative_prompt=a.negative, prompt_2=a.prompt_2,
                   negative_prompt_2=a.negative_prompt_2)
     own = {name: getattr(a, name) for name in a.own} | controls(a)
     if hasattr(a, "size"):

@@ -36,8 +36,8 @@ def options(path):
     for key, name, kind in (("Steps", "steps", int), ("CFG scale", "guidance", float), ("Seed", "seed", int), ("Size", "size", str),
                             ("Eta", "eta", float), ("Timestep spacing", "spacing", str), ("Clip skip", "clip_skip", int),
                             ("RNG", "rng", str.lower), ("CFG Rescale", "guidance_rescale", float),
-                            ("Prompt syntax", "prompt_syntax", str), ("Prompt 2", "prompt_2", str),
-                            ("Negative prompt 2", "negative_prompt_2", str),
+                            ("Prompt syntax", "prompt_syntax", str), ("Cache interval", "cache_interval", int),
+                            ("Prompt 2", "prompt_2", str), ("Negative prompt 2", "negative_prompt_2", str),
                             ("Denoising start", "refiner_start", float),
                             ("ControlNet weight", "control_scale", numbers), ("Guidance start", "control_start", float),
                             ("Guidance end", "control_end", float), ("Guess mode", "guess_mode", bool), ("Control picture", "canny", bool)):

@@ -15,7 +15,8 @@ NAMES = {"prompt_syntax": "Prompt syntax", "denoising_end": "Denoising end", "or
          "negative_original_size": "Negative original size", "negative_crops_coords_top_left": "Negative crop",
          "negative_target_size": "Negative target size", "prompt_2": "Prompt 2", "negative_prompt_2": "Negative prompt 2",
          "aesthetic_score": "Aesthetic score", "negative_aesthetic_score": "Negative aesthetic score",
-         "original_inference_steps": "Original steps", "guess_mode": "Guess mode", "control_guidance_start": "Guidance start",
+         "original_inference_steps": "Original steps", "cache_interval": "Cache interval",
+         "guess_mode": "Guess mode", "control_guidance_start": "Guidance start",
          "control_guidance_end": "Guidance end"}
 
 

@@ -93,18 +93,32 @@ def down_path(p, x, temb, context, cfg):
     return x, skips
 
 
-def unet(p, x, t, context, cfg, control=None, **conditioning):
-    """x (B,H,W,4, more with a task's channels), t (B,) in 0 .. 999, context (B,M,D) -> prediction (B,H,W,4).   Any H and W of 1 or more.
-
-    control: what ControlNets add to the middle and to each skip connection, (array, [array])
-    conditioning: text_embeds, time_ids, class_labels, timestep_cond, for models that have them; see time_embedding()"""
-    temb = time_embedding(p, t, cfg, x.dtype, **conditioning)
-    x, skips = down_path(p, conv2d(p.conv_in, x, pad=(1, 1)), temb, context, cfg)
-    if control is not None:
-        x, skips = x + control[0], [s + c for s, c in zip(skips, control[1])]
+def up_path(p, x, skips, temb, context, cfg):
+    """Up blocks, all but their very last layer, which is for the first of the skip connections; the others are used up here."""
     for k, up in enumerate(p.up_blocks):                     # 1280 at 8x8, 1280 at 16x16, 640 at 32x32, 320 at 64x64
         for i in range(len(up.resnets)):
+            if len(skips) == 1:
+                return x
             x = layer(up, i, ops.concat([x, skips.pop()]), temb, context, len(p.up_blocks) - 1 - k, cfg)
         if "upsamplers" in up:                               # to the next skip's size, odd ones included
             x = upsample_conv2d(up.upsamplers[0].conv, x, skips[-1].shape[1:3])
+
+
+def unet(p, x, t, context, cfg, control=None, kept=None, **conditioning):
+    """x (B,H,W,4, more with a task's channels), t (B,) in 0 .. 999, context (B,M,D) -> prediction (B,H,W,4).   Any H and W of 1 or more.
+
+    control: what ControlNets add to the middle and to each skip connection, (array, [array])
+    kept: a dict, for calls that follow one another; while it is empty, what comes before the last layer is computed and put there, and
+    else taken from there.   Ma et al. 2024 (DeepCache)
+    conditioning: text_embeds, time_ids, class_labels, timestep_cond, for models that have them; see time_embedding()"""
+    temb = time_embedding(p, t, cfg, x.dtype, **conditioning)
+    first, kept = conv2d(p.conv_in, x, pad=(1, 1)), {} if kept is None else kept
+    if not kept:
+        x, skips = down_path(p, first, temb, context, cfg)
+        if control is not None:
+            x, skips = x + control[0], [s + c for s, c in zip(skips, control[1])]
+        kept.update(deep=up_path(p, x, skips, temb, context, cfg), control=None if control is None else control[1][0])
+    skip = first if kept["control"] is None else first + kept["control"]
+    last = p.up_blocks[len(p.up_blocks) - 1]
+    x = layer(last, len(last.resnets) - 1, ops.concat([kept["deep"], skip]), temb, context, 0, cfg)
     return norm_conv2d(p.conv_norm_out, p.conv_out, x, cfg.groups, cfg.eps)

@@ -122,6 +122,8 @@ def explain(pipe: Pipeline, prompt: str, negative_prompt: str | None = None, *, 
     for name, right in (("num_images", 1), ("output", "pil")):
         if not np.array_equal(settings.get(name, right), right):
             raise InputError(f"{name} is {settings[name]!r:.80}; explain is about one picture as a PIL image: leave it out")
+    if settings.get("cache_interval", 1) != 1:
+        raise InputError("cache_interval leaves out what explain is to show")
     if not isinstance(decode, bool):
         raise InputError(f"decode is {decode!r:.80}; it must be True or False")
     seen, start = Seen(pipe.model), time.perf_counter()

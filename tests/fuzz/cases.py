@@ -3,6 +3,7 @@
 Whatever it raises but errors of ours is a fault; Wrong is raised where a result is not what it should be."""
 
 import contextlib
+import csv
 import io
 import json
 import warnings
@@ -394,6 +395,36 @@ def repeats(r, place):
     Image.new("RGB", (8, 8)).save(place / "a.png", pnginfo=info)
     denoising.denoise = one_step
     commanded(["txt2img", "--from", "a.png", "-m", str(FILES["sd"]), "-o", "out.png"])
+
+
+@case(8)
+def tables(r, place):
+    """Tables of pictures to draw, of any columns and cells, by the command line as a whole; what it says was drawn is there."""
+    names = [*vars(Settings()), "prompt", "negative_prompt", "id", "image", "strength", "output", mutate.text(r, 2)]
+    odd, rows = r.sample(names, r.choice([1, 2, 4])), []
+    for _ in range(r.choice([1, 1, 3])):
+        row = {"prompt": "a cat", "num_inference_steps": 2, "width": 16, "height": 16}
+        rows.append(row | {name: mutate.odd(r) for name in odd if r.random() < 0.3})
+    if r.random() < 0.5:
+        text = io.StringIO(newline="")
+        lines = csv.writer(text)
+        heads = list(dict.fromkeys(name for row in rows for name in row))
+        lines.writerows([heads, *([str(row.get(name, "")) for name in heads] for row in rows)])
+        name, found = "rows.csv", text.getvalue().encode("utf-8", "surrogatepass")
+    else:
+        name, found = "rows.jsonl", b"\n".join(mutate.written(r, row) for row in rows)
+    Path(name).write_bytes(mutate.some_bytes(r, found) if r.random() < 0.3 else found)
+    denoising.denoise = one_step
+    commanded(
+        ["batch", name, "-m", str(FILES["sd"]), "-o", "out", "--quiet", *r.choice([[], ["--skip-bad"]]), "--together", r.choice("124")]
+    )
+    report = next(Path("out").glob("report.*"))
+    if report.suffix == ".csv":
+        with open(report, encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file):
+                if row["seconds"]:
+                    with Image.open(row["file"]) as picture:
+                        picture.load()
 
 
 @case(10)

@@ -105,7 +105,7 @@ def text(r, most=40):
 
 
 def odd(r):
-    value = copy.deepcopy(r.choice(ODD))                     # it may be changed in its turn, and put into itself
+    value = copy.deepcopy(r.choice(ODD))  # it may be changed in its turn, and put into itself
     return text(r, 6) if r.random() < 0.1 else value
 
 
