@@ -1,10 +1,11 @@
-"""How fast, in how much memory: minisd beside diffusers in float32 and, given its binary, stable-diffusion.cpp, on this machine.
+"""How fast, in how much memory: minisd beside diffusers and OpenVINO in float32 and, given its binary, stable-diffusion.cpp, here.
 
     python tests/bench/cpu.py [--folder DIR] [--sdcpp PROGRAM] [--repeat 5] [--pictures 3] [--errors]
 
-Needs `pip install '.[goldens]'`, 3 GB of disk, 16 GB of memory, and a machine that does nothing else.  The model is Stable
+Needs `pip install '.[goldens,openvino]'`, 7 GB of disk, 20 GB of memory, and a machine that does nothing else.  The model is Stable
 Diffusion 1.5's configuration with seeded random float16 weights.  Single calls: each library in a process of its own, in turn,
 after a call that is not counted; whole pictures: a fresh process each, from its start to the PNG.  All figures are medians.
+The first call: a fresh process's, without the time in which the weights' files are read by themselves, beside a later one.
 
 Variables that choose the processor NumPy's products are tuned for (OPENBLAS_*) are left out of all these processes, so that each
 library chooses for itself; --as-set keeps them.  --errors prints, instead, the error of each 3x3 convolution of unet and decoder
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,12 +30,18 @@ PROMPT, STEPS, SIZE = full_size.PROMPT, 20, 512
 CALLS = {"unet": "unet call, batch 2, 64x64", "vae": f"vae decode, {SIZE}x{SIZE}"}
 
 
-def call(library, folder):
-    """A process that times one call for each line it reads: unet, vae, or vae with a number of threads."""
+def call(library, folder, cores):
+    """A process that times one call for each line it reads: unet or vae, and a number of threads."""
     random = np.random.default_rng(0)
     x, z = (random.standard_normal(s, np.float32) for s in ((2, 4, 64, 64), (1, 4, 64, 64)))
     context = random.standard_normal((2, 77, 768), np.float32)
-    if library == "diffusers":
+    if library == "openvino":
+        import openvino
+        how = dict(PERFORMANCE_HINT="LATENCY", INFERENCE_PRECISION_HINT="f32", INFERENCE_NUM_THREADS=cores)
+        networks = {name: openvino.Core().compile_model(folder / "openvino" / f"{name}.xml", "CPU", how) for name in CALLS}
+        run = {"unet": lambda: networks["unet"]((x, np.float32([981, 981]), context)), "vae": lambda: networks["vae"]((z,))}
+        threads = lambda count: None  # noqa: E731           # said above; a network is compiled for so many
+    elif library == "diffusers":
         import diffusers
         import torch
         full_size.quiet()
@@ -58,6 +66,20 @@ def call(library, folder):
         print(time.perf_counter() - start, flush=True)
 
 
+def convert(folder):
+    """The two networks as OpenVINO has them, in float32, from diffusers'."""
+    import diffusers
+    import openvino
+    import torch
+    full_size.quiet()
+    shapes = {"unet": ((2, 4, 64, 64), (2,), (2, 77, 768)), "vae": ((1, 4, 64, 64),)}
+    for name, kind in (("unet", diffusers.UNet2DConditionModel), ("vae", diffusers.AutoencoderKL)):
+        network = kind.from_pretrained(folder / name, torch_dtype=torch.float32)
+        network.forward = partial(network.forward if name == "unet" else network.decode, return_dict=False)
+        found = openvino.convert_model(network, example_input=tuple(map(torch.zeros, shapes[name])), input=list(shapes[name]))
+        openvino.save_model(found, folder / "openvino" / f"{name}.xml", compress_to_fp16=False)
+
+
 def picture(folder):
     """diffusers' own whole run, from its import to a PNG."""
     import diffusers
@@ -72,9 +94,9 @@ def picture(folder):
 class Peer:
     """A process that runs call()."""
 
-    def __init__(self, library, folder, env):
-        self.process = subprocess.Popen([sys.executable, __file__, "--call", library, "--folder", folder], stdin=subprocess.PIPE,
-                                        stdout=subprocess.PIPE, text=True, env=env)
+    def __init__(self, library, folder, env, cores):
+        self.process = subprocess.Popen([sys.executable, __file__, "--call", library, "--folder", folder, "--threads", str(cores)],
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
 
     def seconds(self, what, threads):
         print(what, threads, file=self.process.stdin, flush=True)
@@ -96,31 +118,47 @@ def whole(command, env):
     return time.perf_counter() - start, usage.ru_maxrss * 1024 / 1e6, printed
 
 
-def row(name, ours, theirs=None, bar=None, unit="s"):
-    ratio = f"{ours / theirs:.2f}" if theirs else ""
-    held = "" if bar is None else "held" if (ours / theirs if theirs else ours) <= bar else "NOT HELD"
-    bar = "" if bar is None else f"{bar:g}" if theirs else f"{bar:g} {unit}"
-    theirs = f"{theirs:.2f} {unit}" if theirs else ""
-    print(f"| {name} | {ours:.2f} {unit} | {theirs} | {ratio} | {bar} | {held} |", flush=True)
+def row(name, ours, theirs=None, bar=None, unit="s", openvino=None, openvino_bar=None):
+    """A line of the table; a bar is of the ratio where there is a peer, else of the figure."""
+    cells, held = [f"{ours:.2f} {unit}"], []
+    for peer, most in ((theirs, bar), (openvino, openvino_bar)):
+        ratio = ours / peer if peer else None
+        held += [] if most is None else [(ratio or ours) <= most]
+        cells += [f"{peer:.2f} {unit}" if peer else "", f"{ratio:.2f}" if peer else "", "" if most is None else f"{most:g}"]
+    print(f"| {name} | {' | '.join(cells)} | {'' if not held else 'held' if all(held) else 'NOT HELD'} |", flush=True)
 
 
 def calls(folder, env, repeat, cores):
     """Single calls, in turn."""
-    peers = {name: Peer(name, folder, env) for name in ("minisd", "diffusers")}
+    counts = sorted({1, cores}, reverse=True)
+    peers = {(name, n): Peer(name, folder, env, n) for name in ("minisd", "diffusers", "openvino")
+             for n in (counts if name == "openvino" else counts[:1])}
     for what, title in CALLS.items():
-        for peer in peers.values():
-            peer.seconds(what, cores)                        # reads the weights
+        bars = (0.65, 0.9) if what == "unet" else (0.42, 0.8)
+        for (_, n), peer in peers.items():
+            peer.seconds(what, n)                            # reads the weights
         found = {}
         for _ in range(repeat):
-            for name, peer in peers.items():
-                for threads in sorted({1, cores}, reverse=True):
-                    found.setdefault((name, threads), []).append(peer.seconds(what, threads))
-        for threads in sorted({1, cores}, reverse=True):
-            ours, theirs = (statistics.median(found[name, threads]) for name in peers)
-            bar = None if threads != cores else 0.7 if what == "unet" else 0.5
-            row(f"{title}, {threads} thread{'s' * (threads > 1)}", ours, theirs, bar)
+            for n in counts:
+                for name in ("minisd", "diffusers", "openvino"):
+                    found.setdefault((name, n), []).append(peers[name, n if name == "openvino" else cores].seconds(what, n))
+        for n in counts:
+            ours, theirs, openvino = (statistics.median(found[name, n]) for name in ("minisd", "diffusers", "openvino"))
+            row(f"{title}, {n} thread{'s' * (n > 1)}", ours, theirs, bars[0], "s", openvino, bars[1])
     for peer in peers.values():
         peer.close()
+    first, later, files = [], [], []
+    for _ in range(3):
+        start = time.perf_counter()
+        for file in (folder / "unet").glob("*.safetensors"):
+            file.read_bytes()
+        files.append(time.perf_counter() - start)
+        peer = Peer("minisd", folder, env, cores)
+        first.append(peer.seconds("unet", cores))
+        later.append(peer.seconds("unet", cores))
+        peer.close()
+    read, later = statistics.median(files), statistics.median(later)
+    row(f"first unet call, less the {read:.1f} s of reading its file, beside a later one", statistics.median(first) - read, later, 1.3)
 
 
 def pictures(folder, env, repeat):
@@ -137,8 +175,8 @@ def pictures(folder, env, repeat):
     (ours, our_peak), (theirs, their_peak), (low, low_peak) = (map(statistics.median, zip(*found[name])) for name in commands)
     title = f"txt2img {SIZE}x{SIZE}, {STEPS} steps, start to PNG"
     row(title, ours, theirs, 0.7)
-    row("the same, peak memory", our_peak, their_peak, 0.85, "MB")
-    row("--low-memory, peak memory", low_peak, None, 700, "MB")
+    row("the same, peak memory", our_peak, their_peak, 0.8, "MB")
+    row("--low-memory, peak memory", low_peak, None, 650, "MB")
     row("--low-memory, time, beside minisd without it", low, ours, 2)
     small = [whole([*minisd, "a red apple on a blue background", "--seed", 1, "--quiet", "-o", folder.parent / "small.png"], env)
              for _ in range(5)]
@@ -215,11 +253,15 @@ def main():
     parser.add_argument("--pictures", type=int, default=3, help="whole pictures of each kind (%(default)s)")
     parser.add_argument("--as-set", action="store_true", help="keep OPENBLAS_* variables as they are set")
     parser.add_argument("--errors", action="store_true", help="print the convolutions' errors instead")
-    parser.add_argument("--call", choices=["minisd", "diffusers"], help=argparse.SUPPRESS)
+    parser.add_argument("--call", choices=["minisd", "diffusers", "openvino"], help=argparse.SUPPRESS)
+    parser.add_argument("--threads", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--convert", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--picture", action="store_true", help=argparse.SUPPRESS)
     a = parser.parse_args()
     if a.call:
-        return call(a.call, a.folder)
+        return call(a.call, a.folder, a.threads)
+    if a.convert:
+        return convert(a.folder)
     if a.picture:
         return picture(a.folder)
     with tempfile.TemporaryDirectory() as temporary:
@@ -231,14 +273,16 @@ def main():
                             "full_size.write_model(pathlib.Path(sys.argv[2]), 'sd15')", Path(__file__).parent.parent, place], check=True)
         if a.errors:
             return errors(folder)
+        if not (folder / "openvino" / "vae.xml").is_file():
+            subprocess.run([sys.executable, __file__, "--convert", "--folder", folder], check=True)
         cores = len(os.sched_getaffinity(0))
         pinned = [] if a.as_set else sorted(v for v in os.environ if v.startswith("OPENBLAS_"))
         env = {k: v for k, v in os.environ.items() if k not in pinned}
-        about = whole([sys.executable, "-c", "import numpy, torch, diffusers, minisd.backend.threads as t; print(f'{t.blas()}; NumPy "
-                       "{numpy.__version__}; torch {torch.__version__}, diffusers {diffusers.__version__}')"], env)[2].strip()
+        about = whole([sys.executable, "-c", "import diffusers, numpy, openvino, torch, minisd.backend.threads as t; print(t.blas(), "
+                       "*(f'{m.__name__} {m.__version__}' for m in (numpy, torch, diffusers, openvino)), sep='; ')"], env)[2].strip()
         print(f"{cores} processors; NumPy's products: {about}"
               + "".join(f"; {v}={os.environ[v]} left out" for v in pinned) + "\n")
-        print("| | minisd | diffusers, float32 | ratio | bar | |\n|---|---|---|---|---|---|", flush=True)
+        print("| | minisd | diffusers | ratio | bar | OpenVINO | ratio | bar | |\n|---|---|---|---|---|---|---|---|---|", flush=True)
         calls(folder, env, a.repeat, cores)
         if a.pictures:
             pictures(folder, env, a.pictures)
