@@ -204,8 +204,8 @@ class Model:
     @contextmanager
     def memory(self, keep=False):
         """Around a network's run: little scratch memory if low_memory says so, given back at the end unless it is to `keep`."""
-        with threads.frugal() if self.low_memory else nullcontext():
-            yield
+        with threads.blas_on_one_thread(), threads.frugal() if self.low_memory else nullcontext():
+            yield                                            # BLAS here, so that not each operation has to
         if not keep:
             threads.release()
 

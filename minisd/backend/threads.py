@@ -129,7 +129,7 @@ def blas_on_one_thread():
             _blas = _blas or ThreadpoolController().select(user_api="blas").lib_controllers
             _free = [library.num_threads for library in _blas]
         _limited += 1
-        set_blas([1] * len(_blas))
+        set_blas([1] * len(_blas), only_own=_limited > 1)
     try:
         yield
     finally:
@@ -143,11 +143,16 @@ def set_blas(numbers, only_own=False):
 
     only_own: only those whose number is the calling thread's own, as OpenMP's is; the others' is the process's.  Of that,
     threadpoolctl 3.8 lets one thread alone dispose, the first that set it, and does nothing for others, so that is taken back."""
-    OpenBLASController.clear_controlling_thread(force=True)
-    for library, n in zip(_blas, numbers, strict=True):
-        if not only_own or library.internal_api == "openblas" and library.threading_layer == "openmp":
+    chosen = [(library, n) for library, n in zip(_blas, numbers) if not only_own or is_own(library)]
+    if chosen:
+        OpenBLASController.clear_controlling_thread(force=True)
+        for library, n in chosen:
             library.set_num_threads(n)
-    OpenBLASController.clear_controlling_thread(force=True)
+        OpenBLASController.clear_controlling_thread(force=True)
+
+
+def is_own(library):
+    return library.internal_api == "openblas" and library.threading_layer == "openmp"
 
 
 def forget():

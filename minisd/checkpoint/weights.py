@@ -2,7 +2,7 @@
 "down_blocks.0.resnets.1.conv1.weight"; `p.down_blocks[0].resnets[1]` is the node that a layer function takes."""
 import numpy as np
 
-from ..backend.threads import parallel, split
+from ..backend.threads import parallel, scratch, split
 from ..errors import CheckpointError, MissingWeight
 
 
@@ -11,14 +11,32 @@ def engine_layout(w, dtype=None):
     out = np.empty(engine_shape(w.shape), dtype or w.dtype)
     if w.ndim != 4:
         flat, given = out.reshape(-1), w.reshape(-1)
-        parallel(lambda s: np.copyto(flat[s[0]:s[1]], given[s[0]:s[1]]), split(w.size, w.size >> 16))
+        parallel(lambda s: convert(given[s[0]:s[1]], flat[s[0]:s[1]]), split(w.size, w.size >> 16))
         return out
+    kh, kw, C, O = out.shape
 
-    def block(s):                                            # converted first, in its own order, then turned within the cache
-        out[:, :, s[0]:s[1]] = w[:, s[0]:s[1]].astype(out.dtype).transpose(2, 3, 1, 0)
+    def block(item):                                         # turned as it is stored, then converted, within the cache
+        (c, d), (i, j) = item
+        turned, wide = scratch("turned", (d - c, kh, kw, j - i), w.dtype), scratch("wide", (d - c, kh, kw, j - i), out.dtype)
+        np.copyto(turned, w[i:j, c:d].transpose(1, 2, 3, 0))
+        convert(turned, wide)
+        np.copyto(out[:, :, c:d, i:j], wide.transpose(1, 2, 0, 3))
 
-    parallel(block, split(w.shape[1], w.size >> 16))
+    parallel(block, [(c, i) for c in split(C, -(-C // 128)) for i in split(O, -(-O // 128))])
     return out
+
+
+def convert(given, out):
+    """out = given, in its own dtype.  NumPy is slow at float16: as float32 its bits are the same but for the offset of the exponent."""
+    if given.dtype != np.float16 or out.dtype != np.float32:
+        return np.copyto(out, given)
+    bits = out.view(np.int32)
+    np.copyto(bits, given.view(np.int16))                    # the sign, 5 bits of exponent, 10 of mantissa
+    np.left_shift(bits, 13, out=bits)
+    np.bitwise_and(bits, ~0x70000000, out=bits)              # of the sign's copies, the first stays
+    np.multiply(out, np.float32(2.0**112), out=out)
+    if out.size and max(out.max(), -out.min()) >= 2**16:     # infinity and NaN, which have an exponent of their own
+        np.copyto(out, given)
 
 
 def engine_shape(shape):

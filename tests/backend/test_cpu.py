@@ -1,5 +1,7 @@
 """The fast versions for NumPy arrays against their definitions, each called directly: one that declines, or a table that
 forgot it, cannot pass."""
+import math
+
 import numpy as np
 import pytest
 
@@ -167,6 +169,27 @@ def test_attention_with_large_and_small_scores(scale, causal, tiny_pieces):
     """Small ones need no maximum; with large ones exp would overflow."""
     q, k, v = scale * draw(2, 23, 24), draw(2, 23, 24), draw(2, 23, 24)
     check(cpu.attention, q, k, v, heads=3, causal=causal, bound=1e-5 * scale)
+
+
+@pytest.mark.parametrize("power", [(np.exp, 1.0), (np.exp2, 1 / np.log(2))], ids=["exp", "exp2"])
+def test_either_power(power, monkeypatch):
+    """Which of them serves is the processor's to say; both give the same, up to where neither may overflow."""
+    monkeypatch.setattr(cpu, "EXP", power[0])
+    monkeypatch.setattr(cpu, "PER_E", power[1])
+    for scale in (1, 4, 30):
+        q, k, v = scale * draw(2, 50, 24), draw(2, 50, 24), draw(2, 50, 24)
+        check(cpu.attention, q, k, v, heads=3, bound=1e-5 * scale)
+    q, k = np.full((1, 2, 4), 31.9, np.float32), np.zeros((1, 600, 4), np.float32)
+    k[0, :2] = [[1], [-1]]                                   # a score of 63.8 for one key, of -63.8 for another
+    found = cpu.attention(q, k, draw(1, 600, 4), heads=1)
+    assert np.isfinite(found).all()
+    check(cpu.linear_geglu, draw(9, 24), draw(16, 24), draw(16))
+
+
+def test_the_power_that_numpy_has_in_vectors():
+    """exp2 only where it is vectorised, for elsewhere it is several times as slow."""
+    how = np.lib.introspect.opt_func_info(func_name="^exp2$")["exp2"]["ff"]["current"] if hasattr(np.lib, "introspect") else "baseline"
+    assert cpu.power() == ((np.exp, 1.0) if "baseline" in how else (np.exp2, 1 / math.log(2)))
 
 
 def test_attention_far_from_zero():

@@ -475,3 +475,17 @@ def test_convolutions_are_laid_out_once():
     first, second = p.conv.weight, p.conv.weight
     assert first is second and loads == ["conv.weight"] and first.shape == (3, 3, 3, 2) and first.dtype == np.float32
     assert first[0, 1, 2, 1] == w[1, 2, 0, 1] and first.flags.c_contiguous
+
+
+def test_every_float16_is_converted_exactly():
+    """Subnormal numbers, zeros of both signs, infinities and NaN too; and a convolution's are turned as they are."""
+    every = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    finite = every[np.isfinite(every)]
+    for given in (every, finite, every[::-3], finite[:0]):
+        found = engine_layout(given, np.float32)
+        assert found.dtype == np.float32 and found.tobytes() == given.astype(np.float32).tobytes()
+    for shape in ((70, 130, 3, 3), (1, 1, 1, 1), (64, 64, 3, 3), (5, 200, 1, 1)):
+        for dtype in (np.float16, np.float32):
+            w = np.resize(finite, shape).astype(dtype)
+            np.testing.assert_array_equal(engine_layout(w, np.float32), w.astype(np.float32).transpose(2, 3, 1, 0))
+    assert engine_layout(finite).dtype == np.float16
