@@ -176,9 +176,9 @@ class Watched(Model):
         self.told.conditioned(says, without, s, found)
         return found
 
-    def predict_noise(self, x, t, conditioning, control=None):
+    def predict_noise(self, x, t, conditioning, control=None, kept=None):
         self.watch.begin("unet")
-        out = super().predict_noise(x, t, conditioning, control)
+        out = super().predict_noise(x, t, conditioning, control, kept)
         self.told.predicted(out, conditioning)
         return out
 
