@@ -52,7 +52,7 @@ def main():
             subprocess.run([sys.executable, "-c", write], cwd=HERE.parent, check=True)
         print("| model | shared out as | pictures a minute | ratio | from, to |\n|---|---|---|---|---|")
         measure("shipped, 64x64, 20 steps", [], 40, {}, Path(place), a.repeat)
-        measure("SD 1.5's sizes, 256x256, 2 steps", ["-m", folder / "sd15"], 12, dict(num_inference_steps=2, width=256, height=256),
+        measure("SD 1.5's sizes, 256x256, 2 steps", ["-m", folder / "sd15"], 8, dict(num_inference_steps=2, width=256, height=256),
                 Path(place), a.repeat)
 
 
