@@ -11,6 +11,7 @@ from .threads import count, parallel, scratch, split
 
 STRIP = 1 << 17                                              # numbers of an elementwise strip: 512 KB in float32
 FEW, FEW_PRODUCTS = 1 << 17, 1 << 25                         # numbers, and products, that do not repay another thread
+SUMMED = 1 << 15                                             # numbers of a strip of norm_factors: a longer sum loses digits
 QUERIES, KEYS = 512, 512                                     # a tile of attention
 SAFE = 64                                                    # exp of up to this needs no maximum taken off first
 
@@ -140,7 +141,7 @@ def norm_factors(x, weight, bias, groups, eps):
     Mean and squared deviation of each strip, put together in float64 (Chan, Golub & LeVeque 1983): sums of squares of the
     numbers themselves would lose a small deviation from a large mean."""
     B, H, W, C = x.shape
-    strips = split(H, max(count(), x[0].size // STRIP), least=FEW // (W * C))
+    strips = split(H, max(count(), x[0].size // STRIP), least=SUMMED // (W * C))
     n = np.array([(j - i) * W for i, j in strips], np.float64)[None, :, None]
     mean, square = np.empty((2, B, len(strips), C))
 
@@ -151,7 +152,7 @@ def norm_factors(x, weight, bias, groups, eps):
         y = np.subtract(a, m, out=scratch("centred", a.shape, x.dtype))
         mean[b, k], square[b, k] = m, np.einsum("nc,nc->c", y, y)
 
-    parallel(strip, [(b, k) for b in range(B) for k in range(len(strips))], together=FEW // x[0].size + 1)
+    parallel(strip, [(b, k) for b in range(B) for k in range(len(strips))], together=FEW * len(strips) // x[0].size + 1)
     group = mean.reshape(B, -1, groups, C // groups)
     centre = (group * n[..., None]).sum((1, 3), keepdims=True) / (H * W * (C // groups))
     var = (square.reshape(group.shape) + n[..., None] * (group - centre) ** 2).sum((1, 3)) / (H * W * (C // groups))
