@@ -13,7 +13,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-HERE = Path(__file__).parent
+import cpu
+
 CORES = len(os.sched_getaffinity(0))
 WAYS = {f"1 worker, {CORES} threads": [], f"{CORES} workers, 1 thread each": ["--workers", CORES],
         f"1 worker, {CORES} threads, 4 rows together": ["--together", 4]}
@@ -46,13 +47,10 @@ def main():
     parser.add_argument("--repeat", type=int, default=3)
     a = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
-        folder = a.folder or Path(place)
-        if not (folder / "sd15").exists():
-            write = f"import full_size, pathlib; full_size.write_model(pathlib.Path({str(folder)!r}), 'sd15')"
-            subprocess.run([sys.executable, "-c", write], cwd=HERE.parent, check=True)
+        folder = cpu.written(a.folder or Path(place))
         print("| model | shared out as | pictures a minute | ratio | from, to |\n|---|---|---|---|---|")
         measure("shipped, 64x64, 20 steps", [], 40, {}, Path(place), a.repeat)
-        measure("SD 1.5's sizes, 256x256, 2 steps", ["-m", folder / "sd15"], 8, dict(num_inference_steps=2, width=256, height=256),
+        measure("SD 1.5's sizes, 256x256, 2 steps", ["-m", folder], 8, dict(num_inference_steps=2, width=256, height=256),
                 Path(place), a.repeat)
 
 

@@ -8,18 +8,16 @@ that comes with minisd, 24 prompts in its default 20 steps, each held against th
 mean square over a picture, in levels of 255; beside it the distance that one seed has from another."""
 import argparse
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 import warnings
 from pathlib import Path
 
+import cpu
 import numpy as np
 
 import minisd
 
-HERE = Path(__file__).parent
 INTERVALS = (1, 2, 3, 5)
 THINGS = ("apple", "car", "cat", "house", "tree", "star", "fish", "ship")
 PROMPTS = [f"a {colour} {thing} on a {ground} background" for colour, ground in (("red", "blue"), ("green", "white"), ("yellow", "black"))
@@ -62,11 +60,8 @@ def main():
     a = parser.parse_args()
     warnings.simplefilter("ignore")                          # words that the small model does not know
     with tempfile.TemporaryDirectory() as place:
-        folder = a.folder or Path(place)
-        if not (folder / "sd15").exists():
-            write = f"import full_size, pathlib; full_size.write_model(pathlib.Path({str(folder)!r}), 'sd15')"
-            subprocess.run([sys.executable, "-c", write], cwd=HERE.parent, check=True)
-        pipe = minisd.load(folder / "sd15")
+        folder = cpu.written(a.folder or Path(place))
+        pipe = minisd.load(folder)
         next(pipe.txt2img_steps("a castle", num_inference_steps=1, width=512, height=512))         # reads the weights
         seconds = times(pipe, a.repeat)
     far, seeds = distances()

@@ -118,6 +118,15 @@ def whole(command, env):
     return time.perf_counter() - start, usage.ru_maxrss * 1024 / 1e6, printed
 
 
+def written(place):
+    """The folder of the model in `place`, written there by another process, whose memory does not count here, if it is not yet."""
+    if not (place / "sd15" / "model_index.json").is_file():
+        place.mkdir(parents=True, exist_ok=True)
+        program = f"import full_size, pathlib; full_size.write_model(pathlib.Path({str(place)!r}), 'sd15')"
+        subprocess.run([sys.executable, "-c", program], cwd=Path(full_size.__file__).parent, check=True)
+    return place / "sd15"
+
+
 def row(name, ours, theirs=None, bar=None, unit="s", openvino=None, openvino_bar=None):
     """A line of the table; a bar is of the ratio where there is a peer, else of the figure."""
     cells, held = [f"{ours:.2f} {unit}"], []
@@ -268,11 +277,7 @@ def main():
         return picture(a.folder)
     with tempfile.TemporaryDirectory() as temporary:
         place = a.folder or Path(temporary)
-        folder = place / "sd15"
-        if not (folder / "model_index.json").is_file():
-            place.mkdir(parents=True, exist_ok=True)
-            subprocess.run([sys.executable, "-c", "import sys, pathlib; sys.path.insert(0, sys.argv[1]); import full_size; "
-                            "full_size.write_model(pathlib.Path(sys.argv[2]), 'sd15')", Path(__file__).parent.parent, place], check=True)
+        folder = written(place)
         if a.errors:
             return errors(folder)
         if not (folder / "openvino" / "vae.xml").is_file():

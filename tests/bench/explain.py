@@ -8,14 +8,12 @@ start to the file.  All figures are medians."""
 import argparse
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import cpu
 
-HERE = Path(__file__).parent
 PROMPT = "a red apple on a blue background"
 
 
@@ -40,13 +38,10 @@ def main():
     parser.add_argument("--steps", type=int, default=20)
     a = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
-        folder = a.folder or Path(place)
-        if not (folder / "sd15").exists():
-            write = f"import full_size, pathlib; full_size.write_model(pathlib.Path({str(folder)!r}), 'sd15')"
-            subprocess.run([sys.executable, "-c", write], cwd=HERE.parent, check=True)  # apart, or its memory counts here
+        folder = cpu.written(a.folder or Path(place))
         print("| model | txt2img | explain | ratio | peak | peak | ratio | page |\n|---|---|---|---|---|---|---|---|")
         measure("shipped, 64x64, 20 steps", [], Path(place), max(3, a.repeat))
-        sizes = ["-m", folder / "sd15", "--size", "512x512", "--steps", a.steps]
+        sizes = ["-m", folder, "--size", "512x512", "--steps", a.steps]
         measure(f"SD 1.5's sizes, 512x512, {a.steps} steps", sizes, Path(place), a.repeat)
 
 

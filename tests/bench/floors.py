@@ -8,8 +8,6 @@ every thread, and divided by the number of threads; what is left is the other pa
 how long the same products would take at the rate of a large one, all threads at once: no arrangement of them in NumPy's BLAS is faster."""
 import argparse
 import statistics
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -17,12 +15,11 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
+from cpu import written
 
 import minisd
 from minisd.backend import convolution, cpu, ops, threads
 from minisd.networks import unet
-
-HERE = Path(__file__).parent
 
 
 class Timed:
@@ -87,11 +84,8 @@ def main():
     parser.add_argument("--repeat", type=int, default=3)
     a = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
-        folder = a.folder or Path(place)
-        if not (folder / "sd15").exists():
-            write = f"import full_size, pathlib; full_size.write_model(pathlib.Path({str(folder)!r}), 'sd15')"
-            subprocess.run([sys.executable, "-c", write], cwd=HERE.parent, check=True)
-        pipe = minisd.load(folder / "sd15")
+        folder = written(a.folder or Path(place))
+        pipe = minisd.load(folder)
         clock = Timed()
         clock.matmul = clock.timed("products", np.matmul)
         for name in ("exp", "exp2", "tanh"):
