@@ -40,7 +40,7 @@ def batch(a):
     results = [found[row["id"]] for row in rows]
     failed, drawn = ([r for r in results if r[what] is not None] for what in ("error", "seconds"))
     for result in failed:
-        print(printable(f"minisd: {result['file']}: {result['error']}"), file=sys.stderr)
+        print(printable(f"minisd: error: {result['file']}: {result['error']}"), file=sys.stderr)
     results += [dict.fromkeys(REPORT) | dict(id=name, error=f"{where}: {error}") for where, name, error in refused]
     name = write_report(folder, results)
     there = len(rows) - len(drawn) - len(failed)
