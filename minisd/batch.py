@@ -106,9 +106,11 @@ def here(rows, draw, together):
 
 
 def by_ray(rows, draw, together, workers, address, gpus):
-    """The same by actors of Ray: what is not said is as many as there is room for, with all processors of the smallest machine each.
+    """The same by actors of Ray -> yields dicts of REPORT.
 
-    workers: how many actors at most;  address: of a cluster, None for this machine;  gpus: of each actor"""
+    draw: as for here(); a count of None is an actor's share of this machine, of a cluster all processors of its smallest one
+    workers: how many actors at most, None for as many as there is room for;  address: of a cluster, None for this machine
+    gpus: of each actor"""
     try:
         import ray
         import ray.data

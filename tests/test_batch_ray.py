@@ -28,13 +28,17 @@ if os.environ.get("DRAWN"):
     def told(path, image):
         save(path, image)
         with open(os.environ["DRAWN"], "a") as file:
-            file.write(os.path.basename(path) + "\\n")
+            file.write(f"{os.path.basename(path)} {os.getpid()}\\n")
     def full(number):
         raise OSError(28, "No space left on device")
     saving.save = told
     if os.environ.get("FULL"):
         os.fsync = full
 """
+
+
+def lines(tmp_path):
+    return (tmp_path / "drawn.txt").read_text().splitlines()
 
 
 @pytest.fixture
@@ -44,7 +48,7 @@ def spied(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ["PYTHONPATH"]]))
     monkeypatch.setenv("DRAWN", str(tmp_path / "drawn.txt"))
     (tmp_path / "drawn.txt").write_text("")
-    return lambda: Counter((tmp_path / "drawn.txt").read_text().split())
+    return lambda: Counter(line.split()[0] for line in lines(tmp_path))
 
 
 def table(path, count, **how):
@@ -92,11 +96,15 @@ def test_a_node_is_lost_and_another_comes(tmp_path, spied):
         process = start(rows, folder, "--ray", found.address)
         wait_for(folder, 60, process)
         found.remove_node(lost, allow_graceful=False)
+        before_it_came = len(lines(tmp_path))
         found.add_node(num_cpus=1)
         code, out, err = ended(process)
     assert code == 0 and "minisd: " not in err, err
     assert len(pictures(folder)) == 200 and pictures(folder) == pictures(tmp_path / "alone")
     assert max((spied() - before).values()) <= 2
+    written = [line.split()[1] for line in lines(tmp_path)]
+    earlier, later = set(written[200:before_it_came]), set(written[before_it_came:])
+    assert later - earlier, "the node that came drew nothing: there was room for no other worker than on it"
     import pyarrow.parquet
     report = pyarrow.parquet.read_table(folder / "report.parquet").to_pylist()
     assert [row["id"] for row in report] == [f"{k:03}" for k in range(200)] and not any(row["error"] for row in report)

@@ -10,8 +10,7 @@ from . import ops
 from .threads import count, parallel, scratch, split
 
 STRIP = 1 << 17                                              # numbers of an elementwise strip: 512 KB in float32
-FEW, FEW_PRODUCTS = 1 << 17, 1 << 25                         # numbers, and products, that do not repay another thread
-SUMMED = 1 << 15                                             # numbers of a strip of norm_factors: a longer sum loses digits
+FEW, FEW_PRODUCTS = 1 << 15, 1 << 23                         # numbers, and products, that do not repay another thread
 QUERIES, KEYS = 512, 512                                     # a tile of attention
 SAFE = 64                                                    # exp of up to this needs no maximum taken off first
 
@@ -20,7 +19,7 @@ def power():
     """The faster of NumPy's exp and exp2, and the factor that makes an exponent of e into one of it.
 
     exp2 is twice as fast where NumPy computes it in vectors, as with AVX-512, and several times as slow elsewhere."""
-    known = getattr(np.lib, "introspect", None)              # not in NumPy 1
+    known = getattr(np.lib, "introspect", None)              # not in every NumPy
     how = known.opt_func_info(func_name="^exp2$").get("exp2", {}).get("ff", {}) if known else {}
     return (np.exp, 1.0) if "baseline" in how.get("current", "baseline") else (np.exp2, 1 / math.log(2))
 
@@ -141,7 +140,7 @@ def norm_factors(x, weight, bias, groups, eps):
     Mean and squared deviation of each strip, put together in float64 (Chan, Golub & LeVeque 1983): sums of squares of the
     numbers themselves would lose a small deviation from a large mean."""
     B, H, W, C = x.shape
-    strips = split(H, max(count(), x[0].size // STRIP), least=SUMMED // (W * C))
+    strips = split(H, max(count(), x[0].size // STRIP), least=FEW // (W * C))
     n = np.array([(j - i) * W for i, j in strips], np.float64)[None, :, None]
     mean, square = np.empty((2, B, len(strips), C))
 
@@ -152,7 +151,7 @@ def norm_factors(x, weight, bias, groups, eps):
         y = np.subtract(a, m, out=scratch("centred", a.shape, x.dtype))
         mean[b, k], square[b, k] = m, np.einsum("nc,nc->c", y, y)
 
-    parallel(strip, [(b, k) for b in range(B) for k in range(len(strips))], together=FEW * len(strips) // x[0].size + 1)
+    parallel(strip, [(b, k) for b in range(B) for k in range(len(strips))], together=FEW // x[0].size + 1)
     group = mean.reshape(B, -1, groups, C // groups)
     centre = (group * n[..., None]).sum((1, 3), keepdims=True) / (H * W * (C // groups))
     var = (square.reshape(group.shape) + n[..., None] * (group - centre) ** 2).sum((1, 3)) / (H * W * (C // groups))

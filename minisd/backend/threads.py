@@ -152,6 +152,7 @@ def set_blas(numbers, only_own=False):
 
 
 def is_own(library):
+    """Whether each thread has its own number of threads of this library, and sets no other's."""
     return library.internal_api == "openblas" and library.threading_layer == "openmp"
 
 

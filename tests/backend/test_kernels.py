@@ -352,6 +352,17 @@ def test_same_seed_same_picture(cupy, sd2_folder, monkeypatch):
     assert golden_checks.relative(traced, launched) < 2e-3          # a trace takes fused operations apart
 
 
+def test_step_caching(cupy, sd2_folder, monkeypatch):
+    """What is kept stays on the device; its calls are launched one by one, beside those that are recorded."""
+    import minisd
+    monkeypatch.setattr(fake, "races", False)
+    pipe, how = minisd.load(sd2_folder, device="cuda"), dict(HOW, cache_interval=2)
+    found = pipe.txt2img("a fox", **how)
+    assert np.abs(found - minisd.load(sd2_folder).txt2img("a fox", **how)).max() < 0.02
+    assert np.abs(found - pipe.txt2img("a fox", **HOW)).max() > 1e-4
+    np.testing.assert_array_equal(pipe.txt2img("a fox", **how), found)
+
+
 @pytest.mark.filterwarnings("ignore:this network's launches cannot be recorded")             # its heads are too narrow for the kernel
 @pytest.mark.parametrize("family, task, channels, controls",
                          [("xl", "txt2img", 4, 1), ("upscaler", "upscale", 7, 0), ("lcm", "txt2img", 4, 0)])
