@@ -85,6 +85,8 @@ class Run:
 
     def __init__(self, model, task, prompt, negative_prompt, settings, width, height):
         self.model, self.task, self.settings = model, task, settings.check()
+        if settings.guidance_scale is None:
+            self.settings = replace(settings, guidance_scale=model.checkpoint.guidance_scale)
         self.width, self.height, f = width, height, model.vae_config.factor
         self.prompts, self.negatives = pair_prompts(prompt, negative_prompt, settings.num_images)
         check_reading(settings.clip_skip, settings.prompt_syntax, model.text_encoders[0].config.layers)

@@ -24,7 +24,7 @@ from minisd.networks import clip, unet, vae
 from minisd.prompt.tokenizer import Tokenizer
 
 
-def draw(model=None, prompt="a red apple on a blue background", seed=1, steps=20, guidance_scale=7.5):
+def draw(model=None, prompt="a red apple on a blue background", seed=1, steps=20, guidance_scale=None):
     """A PIL image of the prompt, of the size that the model was trained on.
 
     model: a diffusers folder, a .safetensors file or a hub id of Stable Diffusion 1 or 2; None for the one that comes with minisd"""
@@ -53,6 +53,7 @@ def draw(model=None, prompt="a red apple on a blue background", seed=1, steps=20
 
     # ---- from noise to a clean latent ----
 
+    scale = checkpoint.guidance_scale if guidance_scale is None else guidance_scale  # 7.5 for SD 1.5
     h, w = unet_config.sample_size                                                   # 64, 64 for SD 1.5
     x = latent_noise([TorchCPU(seed)], (1, h, w, vae_config.latent_channels))        # (1,h,w,4): torch's random numbers
     for t in timesteps:
@@ -65,7 +66,7 @@ def draw(model=None, prompt="a red apple on a blue background", seed=1, steps=20
         # the network is asked twice, without the prompt and with it, and the difference is exaggerated: classifier-free guidance
         out = unet.unet(unet_weights, np.concatenate([x / r, x / r]), np.full(2, t, np.float32), context, unet_config)
         without, with_prompt = np.split(out, 2)
-        out = without + guidance_scale * (with_prompt - without)
+        out = without + scale * (with_prompt - without)
 
         # its answer, read as the clean latent x0 and the noise eps: SD 1.5 predicts eps, the shipped model v = alpha eps - sigma x0
         if c.get("prediction_type", "epsilon") == "v_prediction":

@@ -32,7 +32,7 @@ class Pipeline:
         output: str = 'pil',
         progress: Report = None,
         num_inference_steps: int = 20,
-        guidance_scale: float = 7.5,
+        guidance_scale: float | None = None,
         seed: int | list[int] | None = None,
         width: int | None = None,
         height: int | None = None,
@@ -75,7 +75,7 @@ class Pipeline:
 
         Settings of every task:
             num_inference_steps: denoising steps, 1 .. 1000; each is one call of the unet, or two with heun, dpm2 and dpm2_a (20)
-            guidance_scale: how strongly to follow the prompt; 1 or less turns guidance off (7.5)
+            guidance_scale: how strongly to follow the prompt; 1 or less turns it off; None = as the model, or 7.5 (None)
             seed: picture k is drawn from seed + k; a list has one for each; None chooses one (None)
             width: pixels, a multiple of 8 (4 for the shipped model); None = as trained, or the given image's (None)
             height: pixels, as width (None)
@@ -117,7 +117,7 @@ class Pipeline:
         negative_prompt: str | list[str] | None = None,
         *,
         num_inference_steps: int = 20,
-        guidance_scale: float = 7.5,
+        guidance_scale: float | None = None,
         seed: int | list[int] | None = None,
         width: int | None = None,
         height: int | None = None,
@@ -157,7 +157,7 @@ class Pipeline:
 
         Settings of every task:
             num_inference_steps: denoising steps, 1 .. 1000; each is one call of the unet, or two with heun, dpm2 and dpm2_a (20)
-            guidance_scale: how strongly to follow the prompt; 1 or less turns guidance off (7.5)
+            guidance_scale: how strongly to follow the prompt; 1 or less turns it off; None = as the model, or 7.5 (None)
             seed: picture k is drawn from seed + k; a list has one for each; None chooses one (None)
             width: pixels, a multiple of 8 (4 for the shipped model); None = as trained, or the given image's (None)
             height: pixels, as width (None)
@@ -204,7 +204,7 @@ class Pipeline:
         output: str = 'pil',
         progress: Report = None,
         num_inference_steps: int = 20,
-        guidance_scale: float = 7.5,
+        guidance_scale: float | None = None,
         seed: int | list[int] | None = None,
         width: int | None = None,
         height: int | None = None,
@@ -248,7 +248,7 @@ class Pipeline:
 
         Settings of every task:
             num_inference_steps: denoising steps, 1 .. 1000; each is one call of the unet, or two with heun, dpm2 and dpm2_a (20)
-            guidance_scale: how strongly to follow the prompt; 1 or less turns guidance off (7.5)
+            guidance_scale: how strongly to follow the prompt; 1 or less turns it off; None = as the model, or 7.5 (None)
             seed: picture k is drawn from seed + k; a list has one for each; None chooses one (None)
             width: pixels, a multiple of 8 (4 for the shipped model); None = as trained, or the given image's (None)
             height: pixels, as width (None)
@@ -297,7 +297,7 @@ class Pipeline:
         output: str = 'pil',
         progress: Report = None,
         num_inference_steps: int = 20,
-        guidance_scale: float = 7.5,
+        guidance_scale: float | None = None,
         seed: int | list[int] | None = None,
         width: int | None = None,
         height: int | None = None,
@@ -343,7 +343,7 @@ class Pipeline:
 
         Settings of every task:
             num_inference_steps: denoising steps, 1 .. 1000; each is one call of the unet, or two with heun, dpm2 and dpm2_a (20)
-            guidance_scale: how strongly to follow the prompt; 1 or less turns guidance off (7.5)
+            guidance_scale: how strongly to follow the prompt; 1 or less turns it off; None = as the model, or 7.5 (None)
             seed: picture k is drawn from seed + k; a list has one for each; None chooses one (None)
             width: pixels, a multiple of 8 (4 for the shipped model); None = as trained, or the given image's (None)
             height: pixels, as width (None)
@@ -389,7 +389,7 @@ class Pipeline:
         output: str = 'pil',
         progress: Report = None,
         num_inference_steps: int = 20,
-        guidance_scale: float = 7.5,
+        guidance_scale: float | None = None,
         seed: int | list[int] | None = None,
         width: int | None = None,
         height: int | None = None,
@@ -431,7 +431,7 @@ class Pipeline:
 
         Settings of every task:
             num_inference_steps: denoising steps, 1 .. 1000; each is one call of the unet, or two with heun, dpm2 and dpm2_a (20)
-            guidance_scale: how strongly to follow the prompt; 1 or less turns guidance off (7.5)
+            guidance_scale: how strongly to follow the prompt; 1 or less turns it off; None = as the model, or 7.5 (None)
             seed: picture k is drawn from seed + k; a list has one for each; None chooses one (None)
             width: pixels, a multiple of 8 (4 for the shipped model); None = as trained, or the given image's (None)
             height: pixels, as width (None)
@@ -478,7 +478,7 @@ class Pipeline:
         output: str = 'pil',
         progress: Report = None,
         num_inference_steps: int = 20,
-        guidance_scale: float = 7.5,
+        guidance_scale: float | None = None,
         seed: int | list[int] | None = None,
         width: int | None = None,
         height: int | None = None,
@@ -520,7 +520,7 @@ class Pipeline:
 
         Settings of every task:
             num_inference_steps: denoising steps, 1 .. 1000; each is one call of the unet, or two with heun, dpm2 and dpm2_a (20)
-            guidance_scale: how strongly to follow the prompt; 1 or less turns guidance off (7.5)
+            guidance_scale: how strongly to follow the prompt; 1 or less turns it off; None = as the model, or 7.5 (None)
             seed: picture k is drawn from seed + k; a list has one for each; None chooses one (None)
             width: pixels, a multiple of 8 (4 for the shipped model); None = as trained, or the given image's (None)
             height: pixels, as width (None)
@@ -567,7 +567,7 @@ class Pipeline:
         output: str = 'pil',
         progress: Report = None,
         num_inference_steps: int = 20,
-        guidance_scale: float = 7.5,
+        guidance_scale: float | None = None,
         seed: int | list[int] | None = None,
         num_images: int = 1,
         sampler: str | None = None,
@@ -609,7 +609,7 @@ class Pipeline:
 
         Settings of every task:
             num_inference_steps: denoising steps, 1 .. 1000; each is one call of the unet, or two with heun, dpm2 and dpm2_a (20)
-            guidance_scale: how strongly to follow the prompt; 1 or less turns guidance off (7.5)
+            guidance_scale: how strongly to follow the prompt; 1 or less turns it off; None = as the model, or 7.5 (None)
             seed: picture k is drawn from seed + k; a list has one for each; None chooses one (None)
             num_images: pictures per prompt, made in one batch (1)
             sampler: a name in minisd.samplers(); None = the model's own (None)

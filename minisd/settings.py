@@ -25,7 +25,7 @@ def setting(default, meaning):
 class Settings:
     """How a picture is made, whatever the task."""
     num_inference_steps: int = setting(20, "denoising steps, 1 .. 1000; each is one call of the unet, or two with heun, dpm2 and dpm2_a")
-    guidance_scale: float = setting(7.5, "how strongly to follow the prompt; 1 or less turns guidance off")
+    guidance_scale: float | None = setting(None, "how strongly to follow the prompt; 1 or less turns it off; None = as the model, or 7.5")
     seed: int | list[int] | None = setting(None, "picture k is drawn from seed + k; a list has one for each; None chooses one")
     width: int | None = setting(None, "pixels, a multiple of 8 (4 for the shipped model); None = as trained, or the given image's")
     height: int | None = setting(None, "pixels, as width")

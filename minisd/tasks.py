@@ -175,7 +175,7 @@ class Upscale(Task):
     def first_step(self, run):
         model = run.model
         require_channels(model, "upscale", model.vae_config.latent_channels + 3)
-        most = min(whole("model_index", {"max_noise_level": 350, **model.checkpoint.index}, "max_noise_level"),
+        most = min(whole("model_index.json", {"max_noise_level": 350, **model.checkpoint.index}, "max_noise_level"),
                    model.unet_config.num_class_embeds - 1)
         if not is_whole(self.noise_level) or not 0 <= self.noise_level <= most:
             raise InputError(f"noise_level is {self.noise_level!r}; it must be a whole number from 0 to {most}")

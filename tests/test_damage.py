@@ -143,7 +143,8 @@ def test_a_damaged_textual_inversion(array, sd1_folder, tmp_path):
     ("text_encoder/config.json", dict(architectures=None, hidden_size=41)), ("unet/config.json", dict(layers_per_block=10**9)),
     ("unet/config.json", dict(reverse_transformer_layers_per_block=-1)), ("unet/config.json", dict(only_cross_attention=True)),
     ("unet/config.json", dict(_class_name="UNet2DModel")), ("vae/config.json", dict(_class_name="VQModel")),
-    ("vae/config.json", dict(scaling_factor=10**400)),
+    ("vae/config.json", dict(scaling_factor=10**400)), ("model_index.json", dict(_guidance_scale="3")),
+    ("model_index.json", dict(_guidance_scale=-1)), ("model_index.json", dict(_guidance_scale=10**400)),
     ("scheduler/scheduler_config.json", dict(_class_name=[])), ("scheduler/scheduler_config.json", dict(trained_betas="x")),
     ("scheduler/scheduler_config.json", dict(trained_betas=[])), ("scheduler/scheduler_config.json", dict(num_train_timesteps=10**9))])
 def test_odd_values_in_a_folder(file, values, sd1_copy):

@@ -4,11 +4,13 @@ import itertools
 import golden_cases
 import numpy as np
 import pytest
+from edited_files import change_json
 from PIL import Image
 
 import minisd
-from minisd import denoising, model
+from minisd import denoising, first, model
 from minisd.backend import threads
+from minisd.cli import main as cli
 from minisd.diffusion import samplers
 from minisd.errors import InputError, NumericalError
 
@@ -129,6 +131,21 @@ def test_trailing_spacing_never_goes_below_0(name):
     """np.arange(1000, 0, -1000 / 61) has 62 entries."""
     s = samplers.sampler(name, golden_cases.SCHEDULE, 61, timestep_spacing="trailing")
     assert len(s.timesteps) == 61 and min(s.timesteps) >= 0
+
+
+def test_a_model_can_say_how_strongly_its_prompts_are_to_be_followed(sd1, sd1_copy, tmp_path, capsys):
+    """Where the caller does not: by Python, the command line and first.py, and the picture says so."""
+    change_json(sd1_copy / "model_index.json", _guidance_scale=2.5)
+    told = minisd.load(sd1_copy).txt2img(**SMALL)
+    assert "CFG scale: 2.5," in told.info["parameters"] and "CFG scale: 7.5," in sd1.txt2img(**SMALL).info["parameters"]
+    assert np.array_equal(np.asarray(told), np.asarray(sd1.txt2img(**SMALL, guidance_scale=2.5)))
+    out = tmp_path / "a.png"
+    assert cli.main(["txt2img", "a cat", "-m", str(sd1_copy), "--steps", "2", "--seed", "1", "--size", "64x64", "-o", f"{out}"]) == 0
+    assert np.array_equal(np.asarray(told), np.asarray(Image.open(out)))
+    change_json(sd1_copy / "unet" / "config.json", sample_size=8)
+    drawn = first.draw(sd1_copy, "a cat", seed=1, steps=2)
+    assert np.array_equal(np.asarray(drawn), np.asarray(minisd.load(sd1_copy).txt2img(**SMALL, sampler="ddim", guidance_scale=2.5)))
+    assert cli.main(["inspect", str(sd1_copy)]) == 0 and "guidance    2.5 unless" in capsys.readouterr().out
 
 
 def test_guidance_of_1_is_off(sd1, monkeypatch):

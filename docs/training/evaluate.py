@@ -1,22 +1,27 @@
 """Measures the shipped model, with minisd itself and no human: prints a table, draws a grid of fixed prompts.
 
-    python evaluate.py --data icons128.tar [--model FOLDER] [--grid grid.png] [--limit N]
+    python evaluate.py --data icons128.tar [--model FOLDER] [--grid grid.png] [--samplers] [--limit N]
 
-background: the median colour of the picture's border, nearest of the 17;  concept: nearest neighbour among all concepts
-rendered on that background in that style, by gradients and colours (no network is asked);  count: connected components that
-are not background;  two things: each half of the picture on its own.  Every figure stands beside chance, and beside what the
-same measure says of real scenes that have gone through the model's VAE, which is the best it could say of anything."""
+Pictures are judged at 64x64.  background: the median colour of the picture's border, nearest of the 17;  concept: nearest neighbour
+among all concepts rendered on that background in that style, by gradients and colours (no network is asked), each half of the
+picture on its own where there are two;  count: connected components that are not background;  colour: of all colours that the
+thing can have, the one in which it looks most like the picture;  relation: whether the two things look more like what was asked
+for than like the same two the other way round.  Every figure stands beside chance, and beside what the same measure says of real
+scenes that have gone through the model's VAE, which is the best it could say of anything."""
 import argparse
 import random
 from pathlib import Path
 
 import numpy as np
+from concepts import BACKGROUNDS, COLOURS, COUNTS, STYLES, WORDS
 from PIL import Image
-from scenes import BACKGROUNDS, COUNTS, STYLES, WORDS, Scenes, held_out
+from scenes import Scenes, held_out
 
 import minisd
 from minisd.diffusion.rng import TorchCPU, latent_noise
 
+MEASURES = {"background": 1 / len(BACKGROUNDS), "concept": 1 / len(WORDS), "count": 1 / len(COUNTS), "colour": 1 / len(COLOURS),
+            "relation": 1 / 2}                               # and chance
 PROMPTS = """a red apple on a blue background
 a fox
 a cat on a yellow background
@@ -94,6 +99,12 @@ def features(pictures):
     return np.concatenate([cells.reshape(len(pictures), -1), .12 * colour.reshape(len(pictures), -1)], 1)
 
 
+def judged(pictures):
+    """(n,128,128,3) -> (n,64,64,3)"""
+    n, side = len(pictures), pictures.shape[1]
+    return pictures.reshape(n, 64, side // 64, 64, side // 64, 3).mean((2, 4))
+
+
 def border_colour(picture):
     sides = picture[:2], picture[-2:], picture[:, :2], picture[:, -2:]
     return np.median(np.concatenate([side.reshape(-1, 3) for side in sides]), axis=0)
@@ -131,51 +142,66 @@ def components(picture, smallest=16, apart=18):
     return len(things)
 
 
+HALVES = {"left": np.s_[:, :32], "right": np.s_[:, 32:], "top": np.s_[:32], "bottom": np.s_[32:]}
+PARTS = {"beside": ("left", "right"), "above": ("top", "bottom"), "below": ("bottom", "top")}    # of the first and the second
+
+
 class Judge:
     """Knows how every concept looks."""
 
     def __init__(self, scenes):
         self.scenes, self.kept = scenes, {}
+        self.still = random.Random(0)
+        self.still.uniform = lambda low, high: (low + high) / 2
 
-    def references(self, style, background, kind):
-        """Features of every concept in this style and place: one in the middle, left or right half, or as many as `kind`."""
-        key = style, background, kind
+    def look(self, part, labels, *how, **more):
+        scene = self.scenes.make(self.still, labels, *how, **more)
+        return half(judged(self.scenes.render(scene)[None])[0], part)
+
+    def references(self, style, background, part):
+        """Features of every concept in this style and place: one in the middle, a half of the picture, or as many as `part`."""
+        key = style, background, part
         if key not in self.kept:
             labels = [label for label in WORDS if style in self.scenes.by[label]]
-            still = random.Random(0)
-            still.uniform = lambda low, high: (low + high) / 2
-            pictures = []
-            for label in labels:
-                pair = [label, label] if kind in ("left", "right") else [label]
-                scene = self.scenes.make(still, pair, kind if isinstance(kind, int) else 1, style, background)
-                pictures.append(half(self.scenes.render(scene), kind))
-            self.kept[key] = labels, features(np.array(pictures))
+            how = (1, "beside" if part in PARTS["beside"] else "above") if part in HALVES else (part, "beside")
+            self.kept[key] = labels, features(np.array([self.look(part, [label, label] if part in HALVES else [label], *how, style,
+                                                                  background) for label in labels]))
         return self.kept[key]
 
-    def concept(self, picture, style, background, kind=1):
-        labels, known = self.references(style, background, kind)
-        return labels[int(np.abs(known - features(half(picture, kind)[None])).sum(1).argmin())]
+    def distances(self, picture, style, background, part=1):
+        """{concept: how far this part of the picture is from it}"""
+        labels, known = self.references(style, background, part)
+        return dict(zip(labels, np.abs(known - features(half(picture, part)[None])).sum(1)))
 
     def score(self, picture, facts):
-        """-> {measure: right or wrong}"""
+        """A picture of 64x64 -> {measure: right or wrong}"""
         style, background, labels = facts["style"], facts["background"], facts["labels"]
         found = {"background": nearest_background(picture) == background}
         if len(labels) == 2:
-            right = [self.concept(picture, style, background, side) == label for side, label in zip(("left", "right"), labels)]
-            return {**found, "concept": np.mean(right)}
-        found["concept"] = self.concept(picture, style, background, facts["count"]) == labels[0]
+            first, second = (self.distances(picture, style, background, part) for part in PARTS[facts["relation"]])
+            found["concept"] = np.mean([min(far, key=far.get) == label for far, label in zip((first, second), labels)])
+            if facts["relation"] != "beside":
+                found["relation"] = first[labels[0]] + second[labels[1]] < first[labels[1]] + second[labels[0]]
+            return found
+        asked = facts["colours"][0]
+        if asked:
+            choices = [c for c in self.scenes.colours(labels[0], style) if c != background]
+            known = np.array([self.look(1, labels, 1, "beside", style, background, (c, None)) for c in choices])
+            found["colour"] = choices[int(np.abs(known - picture).sum((1, 2, 3)).argmin())] == asked
+            return found
+        far = self.distances(picture, style, background, facts["count"])
+        found["concept"] = min(far, key=far.get) == labels[0]
         if facts["count"] > 1:
             found["count"] = components(picture) == facts["count"]
         return found
 
 
-def half(picture, kind):
-    """The picture, or its left or right half with the other filled with background."""
-    if kind not in ("left", "right"):
+def half(picture, part):
+    """The picture, or a half of it with the other filled with background."""
+    if part not in HALVES:
         return picture
     out = np.tile(border_colour(picture).astype(np.float32), (*picture.shape[:2], 1))
-    side = slice(0, 32) if kind == "left" else slice(32, 64)
-    out[:, side] = picture[:, side]
+    out[HALVES[part]] = picture[HALVES[part]]
     return out
 
 
@@ -198,24 +224,26 @@ def questions(scenes, limit):
             add(f"concept in style, {'held out' if held_out(label, style) else 'seen'}", [label], style=style, background=ground)
         for count in COUNTS:
             add(f"count of concept, {'held out' if held_out(str(count), label) else 'seen'}", [label], count=count, background=ground)
-    while len(rows.get("two concepts, held out", [])) < limit:
-        pair = rng.sample(labels, 2)
-        if held_out(pair[0], white) or held_out(pair[1], white):
-            continue
-        row = f"two concepts, {'held out' if held_out(*sorted(pair)) else 'seen'}"
-        if len(rows.get(row, [])) < limit:
-            add(row, pair)
+        for colour in scenes.colours(label, "3d"):
+            if colour != ground:
+                add(f"colour of a thing, {'held out' if held_out(colour, label) else 'seen'}", [label], background=ground,
+                    colours=(colour, None))
+    for relations, name in ((["beside"], "two things side by side"), (["above", "below"], "one above the other")):
+        for held in (False, True):
+            while len(rows.get(row := f"{name}, {'held out' if held else 'seen'}", [])) < limit:
+                pair = rng.sample(labels, 2)
+                if held_out(*sorted(pair)) == held and not any(held_out(label, white) for label in pair):
+                    add(row, pair, relation=rng.choice(relations))
     for found in rows.values():
         rng.shuffle(found)
         del found[limit:]
     return dict(sorted(rows.items(), key=lambda item: (item[0].split(",")[0], item[0].endswith("out"))))
 
 
-def pictures_of(pipe, prompts, seeds, steps, guidance, batch=24):
+def pictures_of(pipe, prompts, seeds, batch=24, **how):
     found = []
     for k in range(0, len(prompts), batch):
-        found.append(pipe.txt2img(prompts[k:k + batch], num_inference_steps=steps, guidance_scale=guidance,
-                                  seed=seeds[k:k + batch], output="array"))
+        found.append(pipe.txt2img(prompts[k:k + batch], seed=seeds[k:k + batch], output="array", **how))
     return np.concatenate(found)
 
 
@@ -234,33 +262,48 @@ def percent(scores, measure):
     return f"{100 * np.mean(values):.0f} %" if values else ""
 
 
-def table(pipe, scenes, limit, steps, guidance, only=""):
+def table(pipe, scenes, limit, only="", **how):
     judge = Judge(scenes)
-    chance = {"background": 1 / len(BACKGROUNDS), "concept": 1 / len(WORDS), "count": 1 / len(COUNTS)}
-    lines = ["| combination | pictures | background | concept | count | best possible (background, concept, count) |",
-             "|---|---|---|---|---|---|"]
+    lines = [f"| combination | pictures | {' | '.join(MEASURES)} | best possible |", "|" + "---|" * (len(MEASURES) + 3)]
     for row, asked in questions(scenes, limit).items():
         if only not in row:
             continue
-        drawn = pictures_of(pipe, [s.caption for s in asked], list(range(len(asked))), steps, guidance)
+        drawn = judged(pictures_of(pipe, [s.caption for s in asked], list(range(len(asked))), **how))
         scores = [judge.score(p, s.facts) for p, s in zip(drawn, asked)]
-        best = [judge.score(p, s.facts) for p, s in zip(through_vae(pipe, [scenes.render(s) for s in asked]), asked)]
-        lines.append(f"| {row} | {len(asked)} | " + " | ".join(percent(scores, m) for m in chance) + " | "
-                     + ", ".join(filter(None, (percent(best, m) for m in chance))) + " |")
+        real = judged(through_vae(pipe, [scenes.render(s) for s in asked]))
+        best = [judge.score(p, s.facts) for p, s in zip(real, asked)]
+        lines.append(f"| {row} | {len(asked)} | " + " | ".join(percent(scores, m) for m in MEASURES) + " | "
+                     + ", ".join(f"{m} {found}" for m in MEASURES if (found := percent(best, m))) + " |")
         print(lines[-1], flush=True)
-    lines.append("| chance | | " + " | ".join(f"{100 * c:.0f} %" for c in chance.values()) + " | |")
+    lines.append("| chance | | " + " | ".join(f"{100 * c:.0f} %" for c in MEASURES.values()) + " | |")
     return "\n".join(lines)
 
 
-def grid(pipe, path, steps, guidance, columns=8, scale=2):
-    pictures = (pictures_of(pipe, PROMPTS, [1] * len(PROMPTS), steps, guidance) * 255).round().astype(np.uint8)
-    gap, rows = 2, len(pictures) // columns
-    sheet = np.full((rows * (64 + gap) - gap, columns * (64 + gap) - gap, 3), 255, np.uint8)
+STOCHASTIC = ("ddpm", "euler_a", "dpm2_a", "dpmpp_2m_sde", "lcm")
+
+
+def sampler_table(pipe, scenes, **how):
+    """Every sampler at the model's own guidance: 20 steps, stochastic ones 30, over 12 prompts and 4 seeds each."""
+    judge, rng = Judge(scenes), random.Random(7)
+    labels = ("red apple", "fox", "cat", "owl", "rocket", "pizza", "sunflower", "automobile", "house", "guitar", "crown", "tent")
+    asked = [scenes.make(rng, [label], background=rng.choice([b for b in BACKGROUNDS if not held_out(label, b)])) for label in labels] * 4
+    print("| sampler | steps | concept | background | noise |\n|---|---|---|---|---|")
+    for name in minisd.samplers():
+        steps = 30 if name in STOCHASTIC else 20
+        drawn = pictures_of(pipe, [s.caption for s in asked], list(range(len(asked))), num_inference_steps=steps, sampler=name, **how)
+        scores = [judge.score(p, s.facts) for p, s in zip(judged(drawn), asked)]
+        ground = drawn[:, :6, :6].std((1, 2)).mean()         # a corner, which should be of one colour
+        print(f"| {name} | {steps} | {percent(scores, 'concept')} | {percent(scores, 'background')} | {ground:.4f} |", flush=True)
+
+
+def grid(pipe, path, columns=8, gap=4, **how):
+    pictures = (pictures_of(pipe, PROMPTS, [1] * len(PROMPTS), **how) * 255).round().astype(np.uint8)
+    rows, side = len(pictures) // columns, pictures.shape[1] + gap
+    sheet = np.full((rows * side - gap, columns * side - gap, 3), 255, np.uint8)
     for k, p in enumerate(pictures):
-        y, x = k // columns * (64 + gap), k % columns * (64 + gap)
-        sheet[y:y + 64, x:x + 64] = p
-    picture = Image.fromarray(sheet)
-    picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST).save(path, optimize=True)
+        y, x = k // columns * side, k % columns * side
+        sheet[y:y + len(p), x:x + len(p)] = p
+    Image.fromarray(sheet).save(path, optimize=True)
 
 
 if __name__ == "__main__":
@@ -268,13 +311,16 @@ if __name__ == "__main__":
     parser.add_argument("--data", required=True)
     parser.add_argument("--model", help="a folder (the shipped model)")
     parser.add_argument("--grid", type=Path)
-    parser.add_argument("--limit", type=int, default=150, help="pictures a row at most")
+    parser.add_argument("--samplers", action="store_true", help="compare all samplers")
+    parser.add_argument("--limit", type=int, default=150, help="pictures a row at most; 0 for no table")
     parser.add_argument("--only", default="", help="rows whose name holds this")
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--guidance", type=float, default=7.5)
+    parser.add_argument("--guidance", type=float, help="(the model's own)")
     a = parser.parse_args()
-    model = minisd.load(a.model) if a.model else minisd.load()
+    model = minisd.load(a.model)
     if a.grid:
-        grid(model, a.grid, a.steps, a.guidance)
+        grid(model, a.grid, num_inference_steps=a.steps, guidance_scale=a.guidance)
+    if a.samplers:
+        sampler_table(model, Scenes(a.data), guidance_scale=a.guidance)
     if a.limit:
-        print("\n" + table(model, Scenes(a.data), a.limit, a.steps, a.guidance, a.only))
+        print("\n" + table(model, Scenes(a.data), a.limit, a.only, num_inference_steps=a.steps, guidance_scale=a.guidance))

@@ -6,7 +6,7 @@ import json
 import tarfile
 from pathlib import Path
 
-from scenes import BACKGROUNDS, COUNTS, HUES, STYLES, WORDS, names_of, plural
+from concepts import WORDS, plural, vocabulary
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from minisd.prompt.tokenizer import WORDS as PATTERN
@@ -40,8 +40,7 @@ def main():
     with tarfile.open(a.data) as tar:
         concepts = json.load(tar.extractfile("meta.json"))["concepts"]
     words = [w for c in concepts for w in [c["label"]] * 8 + c["tags"]]
-    words += [w for label in WORDS for name in names_of(label) for w in (name, plural(name))] * 20
-    words += [*BACKGROUNDS, *HUES, *STYLES, *COUNTS.values(), *"a an on in with and background style icon of".split()] * 200
+    words += [w for names in WORDS.values() for name in names for w in (name, plural(name))] * 20 + vocabulary() * 100
     tokens = [*letters(), *(c + "</w>" for c in letters())]
     kept = []
     for merge in merges(words):

@@ -3,6 +3,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import CheckpointError, warn
+from ..networks.config import number
 from .component import Component
 from .files import read_json, read_text, refuse_pickle
 from .vocabulary import read_vocabulary
@@ -73,6 +74,12 @@ class Checkpoint:
     def low_res_scheduler(self):
         """How an upscaler's small image is noised, in the words of scheduler_config.json."""
         return read_json(self.folder / "low_res_scheduler" / "scheduler_config.json")
+
+    @property
+    def guidance_scale(self):
+        """How strongly this model is to follow the prompt where the caller does not say, by model_index.json's `_guidance_scale`: a name
+        of minisd's own, which diffusers passes over."""
+        return number("model_index.json", self.index, "_guidance_scale", 7.5)
 
     @property
     def family(self):

@@ -136,7 +136,7 @@ def parser():
     p.add_argument("--channels", default="last", metavar="WHERE", help="where pictures have them: last (B,H,W,C) or first (%(default)s)")
     p.add_argument("--steps", type=int, metavar="N", help="record a run of so many steps as well")
     p.add_argument("--sampler", metavar="NAME", help="of that run (the model's own)")
-    p.add_argument("--guidance", type=float, default=7.5, metavar="N", help="of that run: its guidance scale (%(default)s)")
+    p.add_argument("--guidance", type=float, metavar="N", help="of that run: its guidance scale (the model's own)")
     p.add_argument("--variant", help="variant of the model's files, such as fp16")
     p.add_argument("--quiet", action="store_true", help="no progress bar")
 
@@ -177,7 +177,7 @@ def prompted(p):
     p.add_argument("--prompts", metavar="FILE", help="one image for each line of this file")
 
 
-def painting(p, own, size, steps=20, guidance=7.5, output=("out.png", ".png, .jpg or .webp")):
+def painting(p, own, size, steps=20, guidance=None, output=("out.png", ".png, .jpg or .webp")):
     """What all commands that make images take.  own: the names of arguments that are this task's;  size: what --size is if not given,
     None where there is none;  output: the file that is written if none is given, and what its name may end in -> p"""
     stem, _, ending = output[0].partition(".")
@@ -191,7 +191,8 @@ def painting(p, own, size, steps=20, guidance=7.5, output=("out.png", ".png, .jp
     g.add_argument("--steps", type=int, default=steps, metavar="N",
                    help="denoising steps, each a call of the unet; more take longer and add detail (%(default)s)")
     g.add_argument("--guidance", type=float, default=guidance, metavar="N",
-                   help="guidance scale: how strongly to follow the prompt; 1 turns it off (%(default)s)")
+                   help="guidance scale: how strongly to follow the prompt; 1 turns it off "
+                        + ("(%(default)s)" if guidance else "(the model's own, 7.5 as a rule)"))
     g.add_argument("--seed", type=int, metavar="N", help="start of the random numbers; same seed, same image (chosen and printed)")
     if size is not None:
         g.add_argument("--size", metavar="WxH", help=f"pixels, multiples of 8, or of 4 for the shipped model ({size})")

@@ -43,5 +43,6 @@ def checked(component, config, key, default, what, right):
         return default[0]
     if key not in config or not right(config[key]):
         found = f"{config[key]!r:.80}" if key in config else "absent"
-        raise CheckpointError(f"{component}/config.json: {key} is {found}; it must be {what}")
+        file = component if component.endswith(".json") else f"{component}/config.json"
+        raise CheckpointError(f"{file}: {key} is {found}; it must be {what}")
     return config[key]

@@ -123,6 +123,7 @@ def describe(opened, unknown=()):
              f"scheduler   {scheduler.get('_class_name')} (sampler {sampler_name(scheduler)}), betas "
              f"{scheduler.get('beta_schedule')} {scheduler.get('beta_start')} to {scheduler.get('beta_end')}, "
              f"spacing {scheduler.get('timestep_spacing', 'as the sampler has it')}",
+             f"guidance    {opened.guidance_scale:g} unless asked for another",
              f"pictures    {width}x{height} as trained, any multiple of {vae.factor}; "
              f"latents of {vae.latent_channels} channels, scaled by {vae.scaling_factor}",
              *(f"text        {c.config.length} tokens of {c.config.width} numbers, {c.config.layers} layers, {c.config.act}"

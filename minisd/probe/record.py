@@ -30,7 +30,7 @@ POSITIONS = 16                                               # of the latent eac
 
 def record(pipe, folder: str | Path, prompt: str = PROMPT, width: int | None = None, height: int | None = None, seed: int = 0,
            scale: float = 1.0, only: list[str] | None = None, fingerprints: bool = False, channels: str = "last",
-           num_inference_steps: int | None = None, sampler: str | None = None, guidance_scale: float = 7.5,
+           num_inference_steps: int | None = None, sampler: str | None = None, guidance_scale: float | None = None,
            progress: bool = False) -> "Recording":
     """Write what each network of a model takes and what each of its layers gives, for tests of another engine.
 
@@ -64,7 +64,7 @@ def record(pipe, folder: str | Path, prompt: str = PROMPT, width: int | None = N
     width, height = (POSITIONS * f if side is None else side for side in (width, height))
     said = None if num_inference_steps is None else dict(
         prompt=prompt, width=width, height=height, seed=seed, num_inference_steps=num_inference_steps, sampler=sampler,
-        guidance_scale=guidance_scale)
+        guidance_scale=pipe.model.checkpoint.guidance_scale if guidance_scale is None else guidance_scale)
     own, rough = all_calls(exact, said), all_calls(plain, said)
     wanted = list(own) if only is None else [*only, *(["run"] if said else [])]
     unknown = [name for name in wanted if name not in own]
