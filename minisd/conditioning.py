@@ -27,10 +27,15 @@ class TextEncoder:
 # ---- prompts -> vectors ----------------------------------------------------------------------------------------
 
 
+def words_of(texts):
+    """{word: None} of some texts, in order and in small letters."""
+    return dict.fromkeys(w for text in texts for w in re.findall(r"\w+", text.lower()))
+
+
 def warn_of_unknown(prompts, words, weighted):
     """Of words that a model with a small vocabulary was not trained on."""
     texts = [text for p in prompts for text, _ in (parse(p) if weighted else [(p, 1)]) if text]
-    unknown = list(dict.fromkeys(w for text in texts for w in re.findall(r"\w+", text.lower()) if w not in words))
+    unknown = [w for w in words_of(texts) if w not in words]
     if unknown:
         quoted = listed([f"'{w}'" for w in unknown])
         warn(f"this model does not know {quoted}; `minisd inspect` lists the words it was trained on")

@@ -60,7 +60,8 @@ class Model:
             check_text(prompt)
         weighted = prompt_syntax == "a1111"
         if self.checkpoint.words is not None:
-            conditioning.warn_of_unknown(prompts, set(self.checkpoint.words), weighted)
+            taught = self.text_encoders[0].tokenizer.taught()
+            conditioning.warn_of_unknown(prompts, conditioning.words_of([*self.checkpoint.words, *taught]), weighted)
         with self.memory():
             texts = [prompts] * (len(self.text_encoders) - 1) + [prompts_2 or prompts]
             return conditioning.encode(self.text_encoders, texts, clip_skip or (2 if self.xl else 1), weighted, self.xl,

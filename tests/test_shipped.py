@@ -2,6 +2,7 @@
 import golden_checks
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 import minisd
 from minisd.checkpoint.hub import SHIPPED
@@ -47,6 +48,14 @@ def test_unknown_words_are_said(pipe):
     with pytest.warns(UserWarning, match="does not know 'astronaut', 'riding'; `minisd inspect` lists the words"):
         pipe.txt2img("an astronaut riding a horse", num_inference_steps=1, seed=0, output="latent")
     pipe.txt2img("a horse, cartoon style on a light blue background", num_inference_steps=1, seed=0, output="latent")
+
+
+def test_a_word_that_was_taught_is_known(tmp_path):
+    save_file({"cat-toy": np.zeros((2, 128), np.float32)}, tmp_path / "toy.safetensors")
+    taught = minisd.load(textual_inversion=tmp_path / "toy.safetensors")
+    taught.txt2img("a cat-toy", num_inference_steps=1, seed=0, output="latent")
+    with pytest.warns(UserWarning, match="does not know 'toys';"):
+        taught.txt2img("cat-toys", num_inference_steps=1, seed=0, output="latent")
 
 
 def test_inspect_lists_its_words(capsys):

@@ -85,6 +85,10 @@ class Tokenizer:
         self.learned[ids[0]] = ids
         return ids
 
+    def taught(self):
+        """The words that learn() added."""
+        return [self.bpe.id_to_token(first) for first in self.learned]
+
     def framed(self, ids):
         """At most length - 2 tokens -> as many as `length`: bos, these, eos, padding."""
         return [self.bos, *ids, self.eos] + [self.pad] * (self.length - 2 - len(ids))
