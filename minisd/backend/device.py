@@ -70,7 +70,7 @@ class Recorded:
     While somebody looks at its layers or operations it runs as written."""
 
     def __init__(self, network, cupy):
-        self.network, self.cupy, self.shapes, self.graph = network, cupy, None, None
+        self.network, self.cupy, self.shapes, self.graph, self.pool = network, cupy, None, None, None
 
     def __call__(self, **arrays):
         """Arrays on the device -> the network's result, in memory that the next call overwrites."""
@@ -85,31 +85,61 @@ class Recorded:
         self.graph.launch()                                  # on the stream that has just copied them
         return self.result
 
+    def forget(self):
+        """Give back what a recording holds.  A pool that is merely dropped keeps its free memory, since CuPy 14.1."""
+        self.shapes = self.graph = self.result = self.inputs = None
+        if self.pool is not None:
+            self.pool.free_all_blocks()
+            self.pool = None
+
     def record(self, arrays):
         """Run once as written, which compiles kernels, uploads weights and fills the memory pool, none of which can be recorded;
         then once more, recording.  Its work lies in a pool of its own, since the graph writes there whenever it is launched."""
         cuda = self.cupy.cuda
-        self.shapes = self.graph = self.result = self.inputs = self.pool = None       # what they hold goes back before more is taken
-        pool, stream = cuda.MemoryPool(), cuda.Stream(non_blocking=True)
+        self.forget()
         cuda.Device().synchronize()
-        with cuda.using_allocator(pool.malloc), stream:
-            inputs = {name: a.copy() for name, a in arrays.items()}
-            y = self.network(**inputs)
-            stream.synchronize()
-            result, graph, why = capture(stream, pool, lambda: self.network(**inputs))
-        if graph is None:
-            warn(f"this network's launches cannot be recorded ({why}): it will run, slower; "
-                 "`minisd selftest --device cuda` lists which operations no kernel serves")
-        else:
-            self.pool, self.inputs, self.result, self.graph = pool, inputs, result, graph
+        self.cupy.get_default_memory_pool().free_all_blocks()          # what calls of other shapes left there
+        source = Counted(cuda)
+        pool, stream, y = cuda.MemoryPool(source), cuda.Stream(non_blocking=True), None
+        try:
+            with cuda.using_allocator(pool.malloc), stream:
+                inputs = {name: a.copy() for name, a in arrays.items()}
+                y = self.network(**inputs)
+                stream.synchronize()
+                result, graph, why = capture(stream, pool, source, lambda: self.network(**inputs))
+        except cuda.memory.OutOfMemoryError:
+            result, graph, why = None, None, OUT_OF_MEMORY
         self.shapes = {name: a.shape for name, a in arrays.items()}
+        if graph is not None:
+            self.pool, self.inputs, self.result, self.graph = pool, inputs, result, graph
+            return y
+        warn(f"this network's launches cannot be recorded ({why}): it will run, slower; "
+             "`minisd selftest --device cuda` lists which operations no kernel serves")
+        inputs = result = None
+        y = self.network(**arrays) if y is None else y.copy()          # outside of the pool, which goes
+        pool.free_all_blocks()
         return y
 
 
-def capture(stream, pool, run):
+OUT_OF_MEMORY = "the GPU's memory ran out meanwhile"
+
+
+class Counted:
+    """Where a recording's pool has its memory from, and how much that was."""
+
+    def __init__(self, cuda):
+        self.cuda, self.given = cuda, 0
+
+    def __call__(self, size):
+        memory = self.cuda.MemoryPointer(self.cuda.Memory(size), 0)
+        self.given += size
+        return memory
+
+
+def capture(stream, pool, source, run):
     """run(), recorded on `stream` -> (its result, the graph, None), or (None, None, why not).  Any other error ends the recording
-    and is raised."""
-    taken, graph, why = pool.total_bytes(), None, None
+    and is raised.  source: where the pool has its memory from"""
+    returned, graph, why = source.given - pool.total_bytes(), None, None
     stream.begin_capture()
     try:
         result = run()
@@ -120,8 +150,8 @@ def capture(stream, pool, run):
             graph = stream.end_capture()
         except RuntimeError as e:                            # CUDA's; what was recorded is void
             why = why or str(e)
-    if why is None and pool.total_bytes() < taken:           # memory that the graph writes to was given back
-        why = "the GPU's memory ran out meanwhile"
+    if why is None and source.given - pool.total_bytes() != returned:          # memory that the graph writes to was given back
+        why = OUT_OF_MEMORY
     return (result, graph, None) if why is None else (None, None, why)
 
 

@@ -52,6 +52,8 @@ def launch(name, files, grid, block, args, shared=0, **defines):
     run = function(name, files, tuple(sorted(defines.items())))
     if shared > 48 << 10:
         run.max_dynamic_shared_size_bytes = shared
+    if shared:
+        run.preferred_shared_memory_carveout = 100           # per cent; else two blocks of 80 KB may not share a multiprocessor
     run(grid, (block,), tuple(map(functools.partial(argument, name), args)), shared_mem=shared)
 
 

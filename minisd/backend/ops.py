@@ -273,7 +273,7 @@ def attention(q, k, v, heads, causal=False):
     causal: a position sees itself and what stands before it.   Vaswani et al. 2017, eq. 1."""
     xp = xp_of(q)
     q, k, v = (t.reshape(*t.shape[:2], heads, -1).swapaxes(1, 2) for t in (q, k, v))          # (B,heads,.,d)
-    s = q @ k.swapaxes(-1, -2) / math.sqrt(q.shape[-1])                                       # (B,heads,N,M)
+    s = q / math.sqrt(q.shape[-1]) @ k.swapaxes(-1, -2)      # (B,heads,N,M), scaled first: in float16 a score could pass 65504
     if causal:
         s = xp.where(xp.tri(q.shape[-2], k.shape[-2], dtype=bool), s, -xp.inf)
     e = xp.exp(s - s.max(-1, keepdims=True))

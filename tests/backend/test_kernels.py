@@ -13,8 +13,9 @@ import kernel_study
 import layer_sizes
 import numpy as np
 import pytest
-from cudaemu import fake, machine, nvrtc
+from cudaemu import fake, nvrtc
 from cudaemu.machine import KernelError
+from kernel_checks import RANDOM, check, draw, relative, single
 
 from minisd.backend import device, ops
 from minisd.checkpoint.weights import Weights, engine_layout
@@ -25,96 +26,9 @@ from minisd.networks.unet_config import ControlNetConfig, UNetConfig
 from minisd.networks.vae_config import VAEConfig
 from minisd.probe import selftest
 
-RANDOM = np.random.default_rng(2)
 MOST_SPILLED = 0                                             # bytes a thread
 REGISTERS = {"attention": 248, "conv2d": 144, "linear": 144, "group_norm": 72, "group_sums": 72, "layer_norm": 72, "add_parts": 40,
              "activation": 40, "geglu": 40, "concat": 40, "timestep_features": 40}
-
-
-@pytest.fixture(scope="module", params=["emulated", pytest.param("device", marks=pytest.mark.gpu)])
-def cupy(request):
-    """CuPy, or what stands in for it where there is no GPU."""
-    if request.param == "device":
-        if getattr(sys.modules.get("cupy"), "ndarray", None) is fake.ndarray:
-            pytest.fail("emulated kernels ran before in this process; `pytest -m gpu` runs those on the GPU alone")
-        library = pytest.importorskip("cupy", reason="no CuPy; pip install '.[cuda13]'")
-        if not library.is_available():
-            pytest.skip("CuPy finds no GPU; on a machine with one, this runs")
-        if request.config.getoption("--no-pool"):            # each array of its own, so that a checker sees where it ends
-            library.cuda.set_allocator(None)
-    else:
-        if machine.missing():
-            pytest.skip(machine.missing())
-        library = fake.install()
-    import minisd.backend.cuda  # noqa: F401  (registers itself)
-    return library
-
-
-@pytest.fixture
-def emulated(cupy):
-    if cupy.ndarray is not fake.ndarray:
-        pytest.skip("asks the emulator, which runs it on any machine with g++ and NVRTC, as CI is")
-    return cupy
-
-
-@pytest.fixture
-def arch(cupy, monkeypatch):
-    """set(75) -> from now on the emulated device is of this compute capability, and has this many multiprocessors."""
-    from minisd.backend import launch
-    if cupy.ndarray is not fake.ndarray:
-        return lambda capability, multiprocessors=4: None
-
-    def set(capability, multiprocessors=4):
-        monkeypatch.setattr(fake, "ARCH", capability)
-        monkeypatch.setattr(fake.Device, "compute_capability", str(capability))
-        monkeypatch.setitem(fake.Device.attributes, "MultiProcessorCount", multiprocessors)
-        launch.device.cache_clear()
-        launch.function.cache_clear()
-        launch.module.cache_clear()
-    yield set
-    monkeypatch.undo()
-    launch.device.cache_clear()
-    launch.function.cache_clear()
-    launch.module.cache_clear()
-
-
-def draw(*shape):
-    return RANDOM.standard_normal(shape).astype(np.float16)
-
-
-def single(*shape):
-    return RANDOM.standard_normal(shape).astype(np.float32)
-
-
-def upload(cupy, value):
-    if isinstance(value, list):
-        return [upload(cupy, v) for v in value]
-    return cupy.asarray(value) if isinstance(value, np.ndarray) else value
-
-
-def wide(value, dtype=np.float64):
-    if isinstance(value, list):
-        return [wide(v, dtype) for v in value]
-    return value.astype(dtype) if isinstance(value, np.ndarray) and value.dtype.kind == "f" else value
-
-
-def relative(found, expected):
-    return float(np.abs(found.astype(np.float64) - expected).max() / np.abs(expected).max())
-
-
-def check(cupy, name, *args, version=None, **kwargs):
-    """The kernel's error is at most twice that of the definition in float16, or one rounding of the largest value."""
-    with ops.definitions_only():
-        expected = ops.DEFINITIONS[name](*map(wide, args), **{k: wide(v) for k, v in kwargs.items()})
-        plain = relative(ops.DEFINITIONS[name](*args, **kwargs), expected)
-    run = version or ops.fast_version(name, cupy.ndarray)
-    found = run(*upload(cupy, list(args)), **{k: upload(cupy, v) for k, v in kwargs.items()})
-    assert found is not NotImplemented, f"{name} declined"
-    found = cupy.asnumpy(found)
-    assert found.shape == expected.shape and np.isfinite(found).all()
-    error = relative(found, expected)
-    assert error <= 2 * max(plain, 2**-11), f"{error:.1e}, the definition in float16 {plain:.1e}"
-    return error
 
 
 # ---- every kernel, at sizes that divide nothing ------------------------------------------------------------------
@@ -387,6 +301,65 @@ def test_what_cannot_be_recorded_runs_as_written(cupy, sd1_folder, monkeypatch):
         found = pipe.txt2img("a fox", **HOW)
     assert pipe.model.call_unet.graph is None
     assert np.abs(found - minisd.load(sd1_folder).txt2img("a fox", **HOW)).max() < 0.02
+
+
+def recorded(cupy, network):
+    """`network`, of one array, as it is recorded, to be called with one of so many rows; and what the emulated device's memory holds."""
+    call = device.Recorded(network, cupy)
+
+    def run(rows):
+        x = RANDOM.standard_normal((rows, 64)).astype(np.float16)
+        y = cupy.asnumpy(call(x=cupy.asarray(x))).astype(np.float64)
+        assert np.abs(y - x.astype(np.float64) / (1 + np.exp(-x.astype(np.float64)))).max() < 4e-3
+        return fake.Memory.taken
+    return call, run
+
+
+def test_memory_of_a_recording_goes_back(emulated):
+    """Each change of shape makes another recording; the one before gives back all that it had, and so does what other calls left."""
+    call, run = recorded(emulated, lambda x: ops.silu(x))
+    for _ in range(2):
+        emulated.empty((1 << 20,), np.float16)               # at once nobody's
+    held = [run(rows) for rows in (100, 200, 100, 200, 100, 200)]
+    assert call.graph is not None and held[0] == held[2] == held[4] and held[1] == held[3] == held[5] and held[0] < held[1]
+    call.forget()
+    fake.default_pool.free_all_blocks()
+    assert fake.Memory.taken < held[0] < 1 << 20
+
+
+@pytest.mark.parametrize("room", [0, 1, 2])
+def test_memory_that_runs_out_while_recording(emulated, monkeypatch, room):
+    """At the run before it or within it: the calls go on, one by one, and memory is given back."""
+    call, run = recorded(emulated, lambda x: ops.silu(ops.silu(x) * 0 + x))
+    fake.default_pool.free_all_blocks()
+    monkeypatch.setattr(fake.Memory, "limit", fake.Memory.taken + 12800 * (room + 1))
+    if room < 2:
+        with pytest.warns(UserWarning, match="memory ran out meanwhile"):
+            run(100)
+    else:
+        run(100)
+    assert (call.graph is None) == (room < 2)
+    run(100)
+    assert room == 2 or call.pool is None
+
+
+def test_memory_given_back_within_a_recording_voids_it(emulated):
+    """Even where more is taken afterwards, so that the pool is as large as before."""
+    pools, calls = [], []
+
+    def network(x):
+        calls.append(1)
+        if len(calls) == 2:                                  # within the recording, as CuPy does where memory runs out
+            pools[0].free_all_blocks()
+        pools.append(fake.MemoryPool.current)
+        y = ops.silu(x)
+        z = [emulated.empty((100, 64 * k), np.float16) for k in range(1, 3 + 4 * (len(calls) == 2))]
+        assert len(z)
+        return y
+    call, run = recorded(emulated, network)
+    with pytest.warns(UserWarning, match="memory ran out meanwhile"):
+        run(100)
+    assert call.graph is None
 
 
 def test_encoding_and_single_precision(cupy, sd2_folder, monkeypatch):

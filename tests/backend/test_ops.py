@@ -27,6 +27,13 @@ def test_sigmoid_does_not_overflow():
     assert np.array_equal(ops.silu(x)[[0, 4]], [0, 1e4])
 
 
+def test_attention_of_half_precision_does_not_overflow():
+    """Scores of 73,728 before they are divided by the root of 512, 3,258 after."""
+    q = np.full((1, 3, 512), 12, np.float16)
+    with np.errstate(all="raise", under="ignore"):
+        np.testing.assert_array_equal(ops.attention.definition(q, q, q, 1), q)
+
+
 @pytest.mark.parametrize("k, stride, pad", [(3, 1, (1, 1)), (3, 2, (1, 1)), (3, 2, (0, 1)), (1, 1, (0, 0))])
 def test_conv2d(k, stride, pad):
     x, w, b = draw(2, 5, 6, 3), draw(k, k, 3, 4), draw(4)

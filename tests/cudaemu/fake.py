@@ -4,6 +4,7 @@ What CuPy refuses is refused here too: NumPy arrays among CuPy's, cuBLAS while a
 asked for.  A recorded graph is the list of what ran; launching it runs that again."""
 import sys
 import types
+import weakref
 from contextlib import contextmanager
 
 import numpy as np
@@ -107,6 +108,7 @@ class RawModule:
 
 class RawKernel:
     max_dynamic_shared_size_bytes = 48 << 10
+    preferred_shared_memory_carveout = -1                    # the driver's choice
 
     def __init__(self, module, name):
         self.module, self.name = module, name
@@ -116,6 +118,8 @@ class RawKernel:
             raise RuntimeError("CUDA_ERROR_INVALID_VALUE: more shared memory than the kernel was allowed")
         if np.prod(block) > 1024 or min(grid) < 1 or max((*grid, 1, 1)[1:3]) > 65535:
             raise RuntimeError("CUDA_ERROR_INVALID_VALUE: launch shape")
+        if shared_mem and self.preferred_shared_memory_carveout != 100:
+            raise AssertionError(f"{self.name}: the driver may leave too little shared memory for two blocks")
         if any(isinstance(a, np.ndarray) and not isinstance(a, ndarray) for a in args):
             raise TypeError("Unsupported type <class 'numpy.ndarray'>")
         done(lambda: launches.append((self.name, self.module.launch(self.name, grid, block, args, shared_mem, seed, races))))
@@ -158,19 +162,74 @@ class Device:
     attributes = {"MultiProcessorCount": MULTIPROCESSORS, "MaxSharedMemoryPerBlockOptin": SHARED}
 
 
+class OutOfMemoryError(MemoryError):
+    pass
+
+
+class Memory:
+    """The device's memory, of which there is so much; it goes back when the pool lets go of it, not before."""
+    limit, taken = 1 << 40, 0
+
+    def __init__(self, size):
+        if Memory.taken + size > Memory.limit:
+            raise OutOfMemoryError(f"out of memory allocating {size} bytes")
+        self.size = size
+        Memory.taken += size
+
+
 class MemoryPool:
-    malloc = None
-    def total_bytes(self): return 0
+    """What CuPy's does with memory, for arrays that empty() makes: what nobody holds any more stays in the pool, for arrays of the same
+    size, until free_all_blocks() or until memory runs out; with the pool itself it does not go back (since CuPy 14.1)."""
+    current = None                                           # of using_allocator
+
+    def __init__(self, allocator=None):
+        self.allocator, self.free, self.total = allocator or (lambda size: MemoryPointer(Memory(size), 0)), [], 0
+
+    def malloc(self, size): raise AssertionError("stands for the pool alone")
+    def total_bytes(self): return self.total
+
+    def take(self, array):
+        block = next((m for m in self.free if m.size == array.nbytes), None)
+        if block is not None:
+            self.free.remove(block)
+        else:
+            try:
+                block = self.allocator(array.nbytes).mem
+            except OutOfMemoryError:
+                self.free_all_blocks()
+                block = self.allocator(array.nbytes).mem
+            self.total += block.size
+        weakref.finalize(array, self.free.append, block)
+
+    def free_all_blocks(self):
+        for block in self.free:
+            self.total -= block.size
+            Memory.taken -= block.size
+        self.free.clear()
+
+
+class MemoryPointer:
+    def __init__(self, mem, offset):
+        self.mem = mem
+
+
+default_pool = MemoryPool()
 
 
 @contextmanager
 def using_allocator(malloc):
-    yield
+    before, MemoryPool.current = MemoryPool.current, malloc.__self__
+    try:
+        yield
+    finally:
+        MemoryPool.current = before
 
 
 def empty(shape, dtype=np.float64):
     """Full of NaN, which nobody has written yet."""
-    return np.full(shape, np.nan if np.dtype(dtype).kind == "f" else 0, dtype).view(ndarray)
+    y = np.full(shape, np.nan if np.dtype(dtype).kind == "f" else 0, dtype).view(ndarray)
+    (MemoryPool.current or default_pool).take(y.base)
+    return y
 
 
 def install():
@@ -181,8 +240,9 @@ def install():
     cupy.asarray = cupy.array = lambda x, dtype=None: np.array(x, dtype).view(ndarray)
     cupy.asnumpy = lambda x: x.get()
     cupy.is_available = lambda: True
-    cupy.get_default_memory_pool = MemoryPool
-    cupy.cuda = types.SimpleNamespace(Device=Device, Stream=Stream, MemoryPool=MemoryPool, using_allocator=using_allocator,
+    cupy.get_default_memory_pool = lambda: default_pool
+    cupy.cuda = types.SimpleNamespace(Device=Device, Stream=Stream, MemoryPool=MemoryPool, Memory=Memory, MemoryPointer=MemoryPointer,
+                                      using_allocator=using_allocator, memory=types.SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
                                       compiler=types.SimpleNamespace(CompileException=CompileException))
     sys.modules["cupy"] = cupy
     return cupy

@@ -1,0 +1,155 @@
+"""Kernels where a mutation of them once went unnoticed: faint and very large numbers, odd tiles, small machines, what is declined."""
+import math
+import re
+
+import numpy as np
+import pytest
+from cudaemu import fake, nvrtc
+from kernel_checks import check, draw, relative, upload
+
+from minisd.backend import ops
+
+
+def exactly(cupy, name, *args, **kwargs):
+    """(what the kernel finds, the definition in float64)"""
+    found = cupy.asnumpy(ops.fast_version(name, cupy.ndarray)(*upload(cupy, list(args)), **kwargs)).astype(np.float64)
+    with ops.definitions_only():
+        return found, ops.DEFINITIONS[name](*(a.astype(np.float64) if isinstance(a, np.ndarray) else a for a in args), **kwargs)
+
+
+# ---- numbers ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("low", [-100, -2000, -30000])
+def test_scores_that_are_all_very_negative(cupy, causal, low):
+    """A maximum that begins at 0, or a mask of -60 or -1e4, would drown them."""
+    q, k, v = (draw(1, 70, 16) for _ in "qkv")
+    q[0, :, 0], k[0, :, 0] = 150, np.float16(low * 4 / 150)
+    found, exact = exactly(cupy, "attention", q, k, v, heads=1, causal=causal)
+    assert relative(found, exact) < 4e-3
+
+
+@pytest.mark.parametrize("eps", [1e-5, 1e-6])
+@pytest.mark.parametrize("name, more", [("group_norm", dict(groups=8)), ("layer_norm", {})])
+def test_the_eps_of_a_norm(cupy, name, more, eps):
+    """A variance as small as eps shows whether it was added, and which."""
+    x = (draw(2, 5, 7, 40).astype(np.float32) * math.sqrt(eps)).astype(np.float16)
+    found, exact = exactly(cupy, name, x, np.ones(40, np.float16), np.zeros(40, np.float16), eps=eps, **more)
+    assert relative(found, exact) < 2e-3
+
+
+EXACT = {"silu": lambda v: v / (1 + math.exp(-v)), "quick_gelu": lambda v: v / (1 + math.exp(-1.702 * v)),
+         "gelu": lambda v: 0.5 * v * math.erfc(-v * math.sqrt(0.5))}
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_activations_to_their_last_digit(cupy, name):
+    """Each value to one rounding of its own, not of the largest: gelu by tanh, or 1.7 for 1.702, would pass the latter."""
+    x = np.linspace(-12, 12, 4096).astype(np.float16)
+    found = cupy.asnumpy(ops.fast_version(name, cupy.ndarray)(cupy.asarray(x))).astype(float)
+    exact = np.array([EXACT[name](float(v)) for v in x])
+    assert (np.abs(found - exact) <= 2**-11 * np.abs(exact) * 1.1 + 2e-6).all()
+    far = np.float16([-60000, -1000, -100, 100, 1000, 60000])
+    np.testing.assert_array_equal(cupy.asnumpy(ops.fast_version(name, cupy.ndarray)(cupy.asarray(far))), np.where(far > 0, far, 0))
+
+
+# ---- tiles --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("O", [1, 3, 5, 20])
+def test_a_shared_depth_of_odd_widths(cupy, arch, O):
+    """add_parts takes two columns at a time."""
+    from minisd.backend import cuda
+    arch(80, 40)
+    check(cupy, "conv2d", draw(1, 5, 7, 72), draw(3, 3, 72, O), draw(O), pad=(1, 1), add=draw(1, 5, 7, O))
+    assert cupy.ndarray is not fake.ndarray or cuda.tiling(35, O, 9 * 72)[4] > 1
+
+
+@pytest.mark.parametrize("K, O", [(40, 136), (520, 24)])
+def test_geglu_over_several_tiles(cupy, arch, K, O):
+    """Its depth is never shared, many though the multiprocessors are: a gate of parts is not part of a gate."""
+    arch(80, 40)
+    check(cupy, "linear_geglu", draw(20, K), draw(2 * O, K) / np.float16(math.sqrt(K) / 2), draw(2 * O))
+
+
+def test_an_addend_for_each_picture_after_a_1x1_convolution(cupy):
+    check(cupy, "conv2d", draw(2, 5, 7, 16), draw(1, 1, 16, 24), draw(24), add=draw(2, 1, 1, 24))
+
+
+def test_two_heads_of_512(cupy):
+    check(cupy, "attention", draw(1, 20, 1024), draw(1, 20, 1024), draw(1, 20, 1024), heads=2)
+
+
+# ---- machines -----------------------------------------------------------------------------------------------------
+
+
+def test_a_block_of_turing_has_64_kilobytes(emulated, arch, monkeypatch):
+    """Products fit; attention 512 wide does not, and the definition that takes its place does not overflow."""
+    from minisd.backend import cuda, launch
+    arch(75, 1)
+    monkeypatch.setattr(fake, "SHARED", 64 << 10)
+    monkeypatch.setitem(fake.Device.attributes, "MaxSharedMemoryPerBlockOptin", 64 << 10)
+    launch.device.cache_clear()
+    check(emulated, "linear", draw(130, 72), draw(136, 72), draw(136))
+    check(emulated, "conv2d", draw(1, 9, 7, 72), draw(3, 3, 72, 72), draw(72), pad=(1, 1))
+    check(emulated, "attention", draw(1, 5, 160), draw(1, 5, 160), draw(1, 5, 160), heads=1)
+    q = draw(1, 3, 512)
+    assert cuda.attention(*upload(emulated, [q, q, q]), 1) is NotImplemented
+    found = emulated.asnumpy(ops.attention(*upload(emulated, [q * 12, q * 12, q]), heads=1))
+    assert np.isfinite(found).all()
+
+
+def launched(emulated, monkeypatch):
+    """One launch of each kernel that has launch bounds: [(name, files, block, defines)]"""
+    from minisd.backend import cuda
+    asked = []
+    monkeypatch.setattr(cuda, "launch", lambda name, files, grid, block, args, shared=0, **defines:
+                        asked.append((name, files, block, tuple(sorted(defines.items())))))
+    e, vector = emulated.asarray, [emulated.asarray(draw(8))] * 2
+    for d in (40, 80, 160, 512):
+        cuda.attention(*[e(draw(1, 3, d))] * 3, 1)
+    cuda.conv2d(e(draw(1, 4, 4, 8)), e(draw(3, 3, 8, 8)), pad=(1, 1))
+    cuda.linear(e(draw(4, 8)), e(draw(8, 8)))
+    cuda.layer_norm(e(draw(4, 8)), *vector)
+    cuda.group_norm(e(draw(1, 2, 2, 8)), *vector, 2, 1e-5)
+    return asked
+
+
+def test_no_block_is_larger_than_its_kernel_was_compiled_for(emulated, monkeypatch):
+    """A block above __launch_bounds__ does not start on a GPU."""
+    from minisd.backend.launch import source
+    asked = launched(emulated, monkeypatch)
+    assert {name for name, *_ in asked} >= {"attention", "conv2d", "linear", "layer_norm", "group_norm"}
+    for name, files, block, defines in asked:
+        ptx, _ = nvrtc.compile(source(files, defines), 80, ptx=True)
+        bound = re.search(rf"\.entry {name}\(.*?\)\s*\.maxntid (\d+)", ptx, re.S)
+        assert bound is None or block <= int(bound[1]), f"{name}: {block} threads, compiled for {bound[1]}"
+        assert bound is not None or name in ("layer_norm", "group_norm", "group_sums"), f"{name} says no bound"
+
+
+# ---- what is declined ---------------------------------------------------------------------------------------------
+
+
+def test_other_types_are_declined(cupy):
+    from minisd.backend import cuda
+    x, h, w = (cupy.asarray(np.ones(shape, dtype)) for shape, dtype in
+               (((1, 16, 16), np.float32), ((1, 16, 16), np.float16), (16, np.float32)))
+    picture, filters = h.reshape(1, 4, 4, 16), cupy.asarray(np.ones((3, 3, 16, 8), np.float32))
+    for declined in (cuda.attention(x, x, x, 1), cuda.attention(h, x, h, 1), cuda.attention(h, h, x, 1), cuda.layer_norm(x, w, w),
+                     cuda.group_norm(x.reshape(1, 4, 4, 16), w, w, 2, 1e-5), cuda.geglu(x), cuda.linear_geglu(x, x[0], None),
+                     cuda.concat([x, x]), cuda.concat([h, x]), cuda.conv2d(picture, filters, pad=(1, 1)),
+                     cuda.upsample_conv2d(picture, filters, w[:8], (8, 8)), cuda.linear(h, x[0])):
+        assert declined is NotImplemented
+
+
+def test_shapes_at_the_border_are_declined(cupy):
+    from minisd.backend import cuda
+    e, c = cupy.asarray, cuda
+    for width in (168, 200, 504, 520):
+        assert c.attention(*[e(draw(1, 3, width))] * 3, 1) is NotImplemented
+    for declined in (c.conv2d(e(draw(1, 1, 1, 8)), e(draw(3, 3, 8, 8))), c.conv2d(e(draw(1, 4, 4, 8)), e(draw(1, 1, 8, 8)), stride=2),
+                     c.conv2d(e(np.zeros((0, 4, 4, 8), np.float16)), e(draw(3, 3, 8, 8)), pad=(1, 1)),
+                     c.linear(e(np.zeros((0, 8), np.float16)), e(draw(8, 8))), c.layer_norm(e(draw(1, 2056)), *[e(draw(2056))] * 2),
+                     c.group_norm(e(draw(1, 2, 2, 4104)), *[e(draw(4104))] * 2, 8, 1e-5)):
+        assert declined is NotImplemented
