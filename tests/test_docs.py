@@ -84,7 +84,7 @@ def test_the_course_is_whole():
     for name, after in zip(chapters, [*chapters[1:], COURSE + "README.md"]):
         page = text(name)
         assert "*You will be able to:" in page and "## The idea" in page and f"]({Path(after).name}" in page.splitlines()[-1]
-        assert page.count("<details><summary>Solution</summary>") == page.count("</details>") == 2 and "**2. Change the engine.**" in page
+        assert page.count("<details><summary>Solution</summary>") == page.count("</details>") == 2 and "**2. In the engine.**" in page
         assert re.findall(r'"(\d\d-[\w-]+\.png)"', page) == re.findall(r"pictures/([\w-]+\.png)\)", page), name
     kept = {p.name for p in (ROOT / COURSE / "pictures").glob("*")}
     assert kept == {shown for name in chapters for shown in re.findall(r"pictures/([\w-]+\.png)\)", text(name))}

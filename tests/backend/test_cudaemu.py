@@ -171,6 +171,7 @@ BAD = {
     "lanes of its warp that do not come": 'int v = x[0]; if (threadIdx.x % 32 < 31) v = __shfl_xor_sync(~0u, v, 1); __syncthreads();'
                                           'y[threadIdx.x] = v;',
     "not in the mask": 'int v = x[0]; if (threadIdx.x % 32 < 3) v = __shfl_xor_sync(0x7, v, 2); __syncwarp(); y[threadIdx.x] = v;',
+    "ld.global.nc of memory": 'y[threadIdx.x] = 1; __syncthreads(); y[threadIdx.x] = __ldg(y + 63 - threadIdx.x);',
     "division by zero": 'y[threadIdx.x] = (int)threadIdx.x / x[0];',
 }
 
@@ -187,6 +188,22 @@ def test_reports(what):
         run(source, read_only, np.zeros(64, i32), block=(64,), grid=grid)
     lines = [int(part.partition(":")[2].split()[0]) for part in str(e.value).split("k.cu")[1:]]
     assert lines and all(3 <= line <= 3 + body.count("\n") for line in lines), e.value
+
+
+def test_a_reader_of_an_earlier_block_is_remembered():
+    """Block 0 reads; block 1 reads as well, and writes: nothing orders it against block 0."""
+    source = 'extern "C" __global__ void k(int* x, int* y) { y[blockIdx.x] = x[0]; if (blockIdx.x == 1) x[0] = 5; }'
+    with pytest.raises(KernelError, match="a write of what was read.*of another block"):
+        run(source, np.zeros(4, i32), nan(2, dtype=i32), grid=(2,), block=(1,))
+
+
+@pytest.mark.parametrize("grid, block, shared, what", [
+    ((1,), (64,), 0, "64 threads a block, compiled for 32"), ((1, 70000), (32,), 0, "no GPU launches"),
+    ((1,), (1, 1, 32), 65 << 10, "64 KB"), ((1,), (0,), 0, "no GPU launches"), ((1,), (1, 1, 65), 0, "no GPU launches")])
+def test_launches_that_no_gpu_takes(grid, block, shared, what):
+    source = 'extern "C" __global__ void __launch_bounds__(32) k(int* y) { y[threadIdx.x] = 1; }'
+    with pytest.raises(KernelError, match=what):
+        run(source, nan(64, dtype=i32), grid=grid, block=block, shared=shared, arch=75)
 
 
 ASYNC = '''extern "C" __global__ void k(const float4* x, float4* y) { __shared__ float4 s[64]; int i = threadIdx.x;

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from .machine import Module
-from .nvrtc import CompileError
+from .nvrtc import OPTIONS, CompileError
 
 ARCH, MULTIPROCESSORS, SHARED = 80, 4, 99 << 10              # few multiprocessors, so that small cases take large tiles too
 seed, races = 0, True                                        # of the launches
@@ -98,7 +98,7 @@ def lifted(function):
 class RawModule:
     def __init__(self, *, code, options=()):
         try:
-            self.module = Module(code, ARCH)
+            self.module = Module(code, ARCH, [o for o in options if o not in OPTIONS])
         except CompileError as e:
             raise CompileException(str(e)) from e
 

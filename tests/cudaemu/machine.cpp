@@ -80,7 +80,7 @@ extern "C" void fail(int line, const char* what, ...) {
 // ---- memory: bounds, alignment, what was never written, races -------------------------------------------------------------
 
 struct Access { u32 epoch, warp_epoch; int thread, line; };          // epoch 0: never
-struct Cell { Access write, read, read2; bool landing; };
+struct Cell { Access write, read, read2, earlier; bool landing, fixed; };      // earlier: a read by another block, before those
 struct Region { char* start; u64 bytes; bool is_shared, writable; std::vector<Cell> cells; };
 static std::vector<Region> regions;
 
@@ -97,7 +97,7 @@ static void race(const char* what, const Access& a, const Region& r, u64 at, int
        r.is_shared ? "shared memory" : "a buffer", a.thread, a.epoch < block_epoch ? " of another block" : "");
 }
 
-enum Kind { PLAIN, ISSUED, LANDED };                                 // the last two: of an asynchronous copy
+enum Kind { PLAIN, ISSUED, LANDED, FIXED };                          // two of an asynchronous copy; a read of ld.global.nc
 
 static void look(u64 address, int bytes, bool write, int line, Kind kind) {
   self->line = line;
@@ -119,13 +119,20 @@ static void look(u64 address, int bytes, bool write, int line, Kind kind) {
         fail(line, "%s of shared memory while a cp.async to it is under way", write ? "write" : "read");
       }
       if (unordered(cell.write, r.is_shared)) race(write ? "two writes" : "a read of what was written", cell.write, r, at, line);
+      if (kind == FIXED && cell.write.epoch || write && cell.fixed) {
+        launch->other_line = cell.write.epoch ? cell.write.line : cell.read.line;
+        fail(line, "ld.global.nc of memory that this launch writes");
+      }
       if (write) {
+        if (!r.is_shared && cell.earlier.epoch && cell.earlier.epoch < block_epoch) race("a write of what was read", cell.earlier, r, at, line);
         if (unordered(cell.read, r.is_shared)) race("a write of what was read", cell.read, r, at, line);
         if (unordered(cell.read2, r.is_shared)) race("a write of what was read", cell.read2, r, at, line);
         cell.write = now;
         cell.landing = kind == ISSUED;
       } else {
         if (r.is_shared && cell.write.epoch < block_epoch) fail(line, "read of shared memory that this block never wrote");
+        if (cell.read.epoch && cell.read.epoch < block_epoch) cell.earlier = cell.read;
+        cell.fixed |= kind == FIXED;
         if (cell.read.epoch != epoch || cell.read.thread == now.thread) cell.read = now;
         else cell.read2 = now;
       }
@@ -142,6 +149,7 @@ static void look(u64 address, int bytes, bool write, int line, Kind kind) {
   fail(line, "%s of %d bytes out of bounds: at byte %lld of an array of %llu", write ? "write" : "read", bytes, (long long)off, (unsigned long long)n);
 }
 extern "C" void touch(u64 address, int bytes, bool write, int line) { look(address, bytes, write, line, PLAIN); }
+extern "C" void touch_fixed(u64 address, int bytes, bool write, int line) { look(address, bytes, write, line, FIXED); }
 char* shared_memory() { return shared_base; }
 
 // ---- barriers and what a warp does together ---------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ char* shared_memory();
 
 [[noreturn]] void fail(int line, const char* what, ...);
 void touch(u64 address, int bytes, bool write, int line);          // every access, in checked mode
+void touch_fixed(u64 address, int bytes, bool write, int line);    // by ld.global.nc: of what no thread of this launch writes
 void barrier(int site, int line);
 void sync_warp(u32 mask, int site, int line);
 u32 shuffle(int how, u32 mask, u32 value, u32 b, u32 c, int site, int line);

@@ -2,6 +2,7 @@
 import ctypes
 import functools
 import hashlib
+import math
 import os
 import platform
 import shutil
@@ -16,6 +17,10 @@ from .translate import translate
 
 HERE = Path(__file__).parent
 FLAGS = ["-std=c++17", "-march=native", "-fPIC", "-shared", "-w", f"-I{HERE}"]
+
+
+# Kilobytes of shared memory that a block can have, by compute capability.   CUDA C++ Programming Guide, table of technical specifications
+SHARED = {75: 64, 80: 163, 86: 99, 87: 163, 89: 99, 90: 227, 100: 227, 103: 227, 110: 227, 120: 99, 121: 99}
 
 
 class KernelError(Exception):
@@ -71,7 +76,7 @@ class Module:
     """What one source was compiled to; `launch` runs a kernel of it."""
 
     def __init__(self, source, arch=80, options=()):
-        ptx, _ = nvrtc.compile(source, arch, ptx=True, options=tuple(options))
+        self.arch, (ptx, _) = arch, nvrtc.compile(source, arch, ptx=True, options=tuple(options))
         code, self.kernels, self.files = translate(ptx)
         machine()
         self.built = ctypes.CDLL(str(build(code, hashlib.sha1(code.encode()).hexdigest(), "-O1")))
@@ -96,7 +101,14 @@ class Module:
                 launch.args[i] = int.from_bytes(a.tobytes(), "little")
             else:
                 raise TypeError(f"{name}, argument {i}: {a!r} for a {kind}")
-        launch.grid[:], launch.block[:] = (*grid, 1, 1)[:3], (*block, 1, 1)[:3]
+        grid, block = (*grid, 1, 1)[:3], (*block, 1, 1)[:3]
+        if min(grid) < 1 or grid[0] >= 2**31 or max(grid[1:]) > 65535 or min(block) < 1 or max(block[:2]) > 1024 or block[2] > 64:
+            raise KernelError(f"{name}: a grid of {grid} blocks of {block} threads, which no GPU launches")
+        if math.prod(block) > kernel.most:
+            raise KernelError(f"{name}: {math.prod(block)} threads a block, compiled for {kernel.most} at most")
+        if sum(size for _, size in kernel.spans) + shared > SHARED[self.arch] << 10:
+            raise KernelError(f"{name}: more shared memory than the {SHARED[self.arch]} KB that a block of sm_{self.arch} can have")
+        launch.grid[:], launch.block[:] = grid, block
         spans = [*kernel.spans, (kernel.dynamic, shared)] if shared else kernel.spans
         for i, span in enumerate(spans):
             launch.spans[2 * i:2 * i + 2] = span

@@ -2,6 +2,7 @@
 
 What NVRTC made of the source is executed, inline assembly included; an instruction that is not known here is an error, never
 skipped.  [PTX] NVIDIA, Parallel Thread Execution ISA, the section of the instruction's name."""
+import math
 import re
 
 TYPES = dict(pred="bool", b8="u8", b16="u16", b32="u32", b64="u64", f16="u16", f16x2="u32",
@@ -48,10 +49,12 @@ def statements(body):
 
 class Kernel:
     """One .entry: `code`, its C++; `spans`, its static shared arrays; `dynamic`, where the launch's own begins;
-    `types`, of its parameters."""
+    `types`, of its parameters; `most`, threads of a block that it was compiled for."""
 
-    def __init__(self, name, parameters, body, constants, dynamic_names, files):
+    def __init__(self, name, parameters, directives, body, constants, dynamic_names, files):
         self.name, self.files, self.line, self.site = name, files, 0, 0
+        bound = re.search(r"\.maxntid (\d+)(?:, (\d+))?(?:, (\d+))?", directives)
+        self.most = math.prod(int(n or 1) for n in bound.groups()) if bound else 1024
         self.types = [t for t, _ in parameters]
         self.symbols = {**constants, **{p: f"({i} * 8)" for i, (_, p) in enumerate(parameters)}}
         self.scoped, self.spans, self.dynamic, self.lines, self.variables = [], [], 0, [], []
@@ -326,7 +329,8 @@ class Kernel:
             base, offset = re.fullmatch(r"\[([\w$]+)(?:\+(\d+))?\]", args[1]).groups()
             return self.write(into[0], f"*(const {TYPES[t]}*)((const char*)arguments + {self.symbols[base]} + {offset or 0})")
         size = WIDTH[t]
-        return (f"u64 at = {self.address(args[1], space)}; touch(at, {size * len(into)}, false, {self.line}); {TYPES[t]} v[{len(into)}]; "
+        return (f"u64 at = {self.address(args[1], space)}; {'touch_fixed' if 'nc' in op else 'touch'}"
+                f"(at, {size * len(into)}, false, {self.line}); {TYPES[t]} v[{len(into)}]; "
                 f"memcpy(v, (void*)at, {size * len(into)}); " + " ".join(self.write(x, f"v[{i}]") for i, x in enumerate(into)))
 
     do_ldu = do_ld
@@ -420,7 +424,7 @@ def translate(ptx):
             depth += {"{": 1, "}": -1}.get(text[end], 0)
             end += 1
         parameters = re.findall(r"\.param \.(\w+)\s+(?:\.ptr[^,\n]*?)?([\w$]+)(?=\s*(?:,|$))", match[2].strip())
-        kernel = Kernel(match[1], parameters, text[match.end():end - 1], constants, dynamic, numbers)
+        kernel = Kernel(match[1], parameters, match[3], text[match.end():end - 1], constants, dynamic, numbers)
         kernels[match[1]] = kernel
         parts.append(kernel.code)
     known = "".join(f"(u64){at.removeprefix('(u64)')}, sizeof {at.removeprefix('(u64)')}, " for at in constants.values())

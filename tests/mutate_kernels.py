@@ -1,0 +1,89 @@
+"""Do the tests of kernels notice a fault?  Makes one small change at a time to the kernels and the code that launches them, in a copy, and
+runs the tests that need no GPU.
+
+    python tests/mutate_kernels.py 150 --seed 7            takes hours; prints each change with what became of it
+    python tests/mutate_kernels.py 20 --only attention     in files whose name holds this
+
+A change that no test notices is shown as a diff: it is harmless (the numbers stay the same), or a test is missing."""
+import argparse
+import difflib
+import random
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+FILES = [*sorted((ROOT / "kernels").glob("*.cu*")), *(ROOT / "minisd" / "backend" / f"{name}.py" for name in ("cuda", "launch", "device"))]
+COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/|\"\"\".*?\"\"\"|(?<=\s)#\s[^\n]*|\"[^\"\n]*\"", re.S)
+# (what is changed, into what)
+CHANGES = [(r"(?<![\w.])\d+(?![\w.])", lambda m: str(int(m[0]) + 1)), (r"(?<![\w.])[1-9]\d*(?![\w.])", lambda m: str(int(m[0]) - 1)),
+           (r"(?<= )<(?= )", "<="), (r"(?<= )<=(?= )", "<"), (r"(?<= )>(?= )", ">="), (r"(?<= )>=(?= )", ">"),
+           (r"(?<= )==(?= )", "!="), (r"(?<= )\+(?= )", "-"), (r"(?<= )-(?= )", "+"), (r"(?<= )\*(?= )", "+"), (r"(?<= )/(?= )", "*"),
+           (r"(?<= )%(?= )", "/"), (r"&&", "||"), (r"\|\|", "&&"), (r"\bmin\(", "max("), (r"\bmax\(", "min("), (r"\btrue\b", "false"),
+           (r"\bfalse\b", "true"), (r"__syncthreads\(\);|__syncwarp\(\);|copies_commit\(\);", ";"),
+           (r"\d\.\d+f", lambda m: f"{float(m[0][:-1]) * 1.01}f"), (r"\bnot \b", ""), (r" or ", " and "), (r" and ", " or ")]
+TESTS = ["tests/backend/test_kernel_edges.py", "tests/backend/test_kernels.py"]
+
+
+def places(text):
+    """[(start, end, new text)] of all changes, outside of comments and strings."""
+    hidden = [m.span() for m in COMMENT.finditer(text)]
+    found = []
+    for pattern, new in CHANGES:
+        for m in re.finditer(pattern, text):
+            line = text[text.rfind("\n", 0, m.start()) + 1:m.start()].lstrip()
+            if not any(a <= m.start() < b for a, b in hidden) and not line.startswith(("import", "from", "#")):
+                found.append((*m.span(), new(m) if callable(new) else new))
+    return found
+
+
+def run(copy, limit):
+    """-> "noticed", "survived", or what else became of the tests, and the first that failed"""
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "2", *TESTS]
+    try:
+        done = subprocess.run(command, cwd=copy, capture_output=True, text=True, timeout=limit)
+    except subprocess.TimeoutExpired:
+        return "noticed", f"no end within {limit} s"
+    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.M)
+    return ("survived", "") if done.returncode == 0 else ("noticed", failed[1] if failed else done.stdout[-200:])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("count", type=int)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", default="")
+    parser.add_argument("--limit", type=int, default=1800, help="seconds that the tests may take")
+    a = parser.parse_args()
+    rng, counts = random.Random(a.seed), {"noticed": 0, "survived": 0}
+    every = [(file, place) for file in FILES if a.only in file.name for place in places(file.read_text(encoding="utf-8"))]
+    chosen = rng.sample(every, min(a.count, len(every)))
+    with tempfile.TemporaryDirectory() as place:
+        copy = Path(place) / "minisd"
+        shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", "docs", "*.png", "__pycache__"))
+        start = time.time()
+        was, first = run(copy, a.limit)
+        if was != "survived":
+            sys.exit(f"the tests fail as it is: {first}")
+        print(f"{len(every)} places; the tests pass in {time.time() - start:.0f} s", flush=True)
+        for k, (file, (begin, end, new)) in enumerate(chosen):
+            text, target = file.read_text(encoding="utf-8"), copy / file.relative_to(ROOT)
+            changed = text[:begin] + new + text[end:]
+            target.write_text(changed, encoding="utf-8")
+            was, first = run(copy, a.limit)
+            target.write_text(text, encoding="utf-8")
+            counts[was] += 1
+            line = text.count("\n", 0, begin) + 1
+            print(f"{k + 1:4} {was:9} {file.name}:{line}  {text[begin:end]!r} -> {new!r}  {first}", flush=True)
+            if was == "survived":
+                diff = difflib.unified_diff(text.splitlines(), changed.splitlines(), file.name, file.name, lineterm="", n=1)
+                print("\n".join(f"        {row}" for row in list(diff)[2:]), flush=True)
+    print(f"{len(chosen)} changes: {counts['noticed']} noticed, {counts['survived']} survived")
+
+
+if __name__ == "__main__":
+    main()
