@@ -84,9 +84,8 @@ class Run:
     Raises InputError or CheckpointError for arguments that do not go together."""
 
     def __init__(self, model, task, prompt, negative_prompt, settings, width, height):
-        self.model, self.task, self.settings = model, task, settings.check()
-        if settings.guidance_scale is None:
-            self.settings = replace(settings, guidance_scale=model.checkpoint.guidance_scale)
+        settings = settled(model, settings.check())
+        self.model, self.task, self.settings = model, task, settings
         self.width, self.height, f = width, height, model.vae_config.factor
         self.prompts, self.negatives = pair_prompts(prompt, negative_prompt, settings.num_images)
         check_reading(settings.clip_skip, settings.prompt_syntax, model.text_encoders[0].config.layers)
@@ -266,6 +265,11 @@ def check_latents(latents, shape):
         raise InputError(f"latents are {found.dtype} of shape {found.shape}; they must be finite floats of shape {shape}: noise of mean 0 "
                          "and variance 1, (B,h,w,C)")
     return found
+
+
+def settled(model, settings):
+    """Settings, with the model's own guidance scale where the caller names none."""
+    return settings if settings.guidance_scale is not None else replace(settings, guidance_scale=model.checkpoint.guidance_scale)
 
 
 def make_sampler(model, settings):

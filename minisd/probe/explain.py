@@ -14,7 +14,7 @@ from PIL import Image
 
 from ..backend import ops
 from ..checkpoint.hub import SHIPPED
-from ..denoising import Progress, Step, make_sampler
+from ..denoising import Progress, Step, make_sampler, settled
 from ..errors import InputError
 from ..image import pixels as images
 from ..image import saving
@@ -136,7 +136,7 @@ def explain(pipe: Pipeline, prompt: str, negative_prompt: str | None = None, *, 
     show = Shown(pipe.model, decode)
     steps = [ExplainedStep(k.step, k.seconds, k.rms, show.pictures(k), k.blocks) for k in seen.kept]
     layers = list(seen.watch.layers.values())
-    chosen = Settings(**{f.name: settings[f.name] for f in dataclasses.fields(Settings) if f.name in settings})
+    chosen = settled(pipe.model, Settings(**{f.name: settings[f.name] for f in dataclasses.fields(Settings) if f.name in settings}))
     return Explanation(picture, steps, layers, seen.pooling.found, pipe, prompt, negative_prompt, chosen, decode,
                        make_sampler(pipe.model, chosen), seconds, program(pipe, prompt, negative_prompt, decode, settings, picture))
 
