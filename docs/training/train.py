@@ -66,7 +66,7 @@ class Pool:
 
     def batch(self, n):
         self.owed += n / self.a.reuse
-        while self.filled < 4096:
+        while self.filled < min(4096, self.a.pool):
             self.refresh()
         while self.owed > 256:
             self.owed -= self.refresh()

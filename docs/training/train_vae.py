@@ -3,7 +3,9 @@
     python train_vae.py --data icons128.tar --out vae --steps 12000
 
 The loss is L1 on every level of a Laplacian pyramid, with weight on flat colour, and a little KL.  At first the encoder is
-also asked that latents 0 to 2 be a thumbnail of the picture, so that colours are right early."""
+also asked that latents 0 to 2 be a thumbnail of the picture, so that colours are right early.  Latents beyond 3 cost: without
+that it learns to keep a few huge ones in a corner, which tell the decoder's norms of the whole picture and show as a spot.
+--start takes the first weights from a folder that this wrote."""
 import argparse
 
 import numpy as np
@@ -33,8 +35,10 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(p, batch=8, rate=2e-3)
     p.add_argument("--kl", type=float, default=2e-6)
+    p.add_argument("--start", help="a vae to take the first weights from")
     a = p.parse_args()
-    vae = AutoencoderKL(sample_size=a.size, **VAE).to(a.device).train()
+    vae = AutoencoderKL.from_pretrained(a.start, torch_dtype=torch.float32) if a.start else AutoencoderKL(sample_size=a.size, **VAE)
+    vae = vae.to(a.device).train()
     vae.set_attn_processor(AttnProcessor())
     scenes = Scenes(a.data, every_icon=True)
 
@@ -64,7 +68,8 @@ def main():
         mean, logvar = latent.mean.float(), latent.logvar.float()
         kl = .5 * (mean**2 + logvar.exp() - 1 - logvar).sum((1, 2, 3)).mean()
         thumbnail = F.avg_pool2d(x, a.size // mean.shape[-1])
-        run.learn(pyramid_loss(out.float(), x) + a.kl * kl + 4 * max(.02, 1 - 2 * share) * (mean[:, :3] - thumbnail).pow(2).mean())
+        like = 4 * max(.02, 1 - 2 * share) * (mean[:, :3] - thumbnail).pow(2).mean()
+        run.learn(pyramid_loss(out.float(), x) + a.kl * kl + like + 10 * F.relu(mean.abs() - 3).pow(2).mean())
 
 
 if __name__ == "__main__":
