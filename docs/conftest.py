@@ -27,10 +27,11 @@ def pytest_configure(config):
     matplotlib.use("agg")
 
 
-@pytest.hookimpl(tryfirst=True)                              # before xdist looks at the groups
-def pytest_collection_modifyitems(items):
-    for item in items:                                       # the blocks of a chapter share a namespace, so a process
-        item.add_marker(pytest.mark.xdist_group(item.path.name))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """The blocks of a chapter share a namespace, so a process."""
+    from xdist.scheduler import LoadFileScheduling
+    return LoadFileScheduling(config, log)
 
 
 def areas(path):
