@@ -35,17 +35,20 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 def areas(path):
+    """A picture's file -> ((H,W,3), the means of its areas of 8x8 pixels (H/8,W/8,3))"""
     a = np.asarray(Image.open(path).convert("RGB"), np.float32)
     h, w = (n // 8 * 8 for n in a.shape[:2])
     return a.shape, a[:h, :w].reshape(h // 8, 8, w // 8, 8, 3).mean((1, 3))
 
 
 def setup(namespace):
+    """An empty folder for a chapter to save in."""
     namespace["_back"] = os.getcwd(), tempfile.mkdtemp()
     os.chdir(namespace["_back"][1])
 
 
 def teardown(namespace):
+    """What a chapter saved is what it shows; or is kept as that."""
     before, place = namespace["_back"]
     os.chdir(before)
     try:

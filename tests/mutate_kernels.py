@@ -2,9 +2,10 @@
 runs the tests that need no GPU.
 
     python tests/mutate_kernels.py 150 --seed 7            takes hours; prints each change with what became of it
-    python tests/mutate_kernels.py 20 --only attention     in files whose name holds this
+    python tests/mutate_kernels.py 20 --only layer_norm --select norm      in files, and by tests, whose name holds this
 
-A change that no test notices is shown as a diff: it is harmless (the numbers stay the same), or a test is missing."""
+What does not compile counts as noticed.  A change that no test notices is shown as a diff: it is harmless (the numbers stay the
+same), or a test is missing."""
 import argparse
 import difflib
 import random
@@ -15,6 +16,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+from cudaemu import machine
 
 ROOT = Path(__file__).parent.parent
 FILES = [*sorted((ROOT / "kernels").glob("*.cu*")), *(ROOT / "minisd" / "backend" / f"{name}.py" for name in ("cuda", "launch", "device"))]
@@ -41,9 +44,9 @@ def places(text):
     return found
 
 
-def run(copy, limit):
-    """-> "noticed", "survived", or what else became of the tests, and the first that failed"""
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "2", *TESTS]
+def run(copy, select, limit):
+    """-> ("noticed", by what) or ("survived", "")"""
+    command = [sys.executable, "-m", "pytest", "-x", "-k", select, *TESTS]
     try:
         done = subprocess.run(command, cwd=copy, capture_output=True, text=True, timeout=limit)
     except subprocess.TimeoutExpired:
@@ -58,7 +61,10 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", default="")
     parser.add_argument("--limit", type=int, default=1800, help="seconds that the tests may take")
+    parser.add_argument("--select", default="", help="tests, as pytest's -k takes them")
     a = parser.parse_args()
+    if machine.missing():
+        sys.exit(f"the tests would be skipped, and notice nothing: {machine.missing()}")
     rng, counts = random.Random(a.seed), {"noticed": 0, "survived": 0}
     every = [(file, place) for file in FILES if a.only in file.name for place in places(file.read_text(encoding="utf-8"))]
     chosen = rng.sample(every, min(a.count, len(every)))
@@ -66,7 +72,7 @@ def main():
         copy = Path(place) / "minisd"
         shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", "docs", "*.png", "__pycache__"))
         start = time.time()
-        was, first = run(copy, a.limit)
+        was, first = run(copy, a.select, a.limit)
         if was != "survived":
             sys.exit(f"the tests fail as it is: {first}")
         print(f"{len(every)} places; the tests pass in {time.time() - start:.0f} s", flush=True)
@@ -74,7 +80,7 @@ def main():
             text, target = file.read_text(encoding="utf-8"), copy / file.relative_to(ROOT)
             changed = text[:begin] + new + text[end:]
             target.write_text(changed, encoding="utf-8")
-            was, first = run(copy, a.limit)
+            was, first = run(copy, a.select, a.limit)
             target.write_text(text, encoding="utf-8")
             counts[was] += 1
             line = text.count("\n", 0, begin) + 1

@@ -9,6 +9,10 @@ from ..errors import InputError, warn
 from . import convolution, cpu, ops  # noqa: F401  (two register their versions)
 
 OLDEST = 75                                                  # compute capability that the kernels are written for
+# Why a network is not recorded.
+LEFT_OUT = ("a layer is left to its definition, and cuBLAS is not recorded; `minisd selftest --device cuda` lists which operations no "
+            "kernel serves")
+OUT_OF_MEMORY = "the GPU's memory ran out meanwhile"
 
 
 class CPU:
@@ -113,15 +117,11 @@ class Recorded:
         if graph is not None:
             self.pool, self.inputs, self.result, self.graph = pool, inputs, result, graph
             return y
-        warn(f"this network's launches cannot be recorded ({why}): it will run, slower; "
-             "`minisd selftest --device cuda` lists which operations no kernel serves")
-        inputs = result = None
+        warn(f"this network's launches cannot be recorded, so it runs slower: {why}")
+        inputs = result = None                               # or their memory could not go back
         y = self.network(**arrays) if y is None else y.copy()          # outside of the pool, which goes
         pool.free_all_blocks()
         return y
-
-
-OUT_OF_MEMORY = "the GPU's memory ran out meanwhile"
 
 
 class Counted:
@@ -144,7 +144,7 @@ def capture(stream, pool, source, run):
     try:
         result = run()
     except NotImplementedError:                              # CuPy's word for cuBLAS in a recording; a definition called it
-        result, why = None, "a layer is left to its definition, and cuBLAS is not recorded"
+        result, why = None, LEFT_OUT
     finally:
         try:
             graph = stream.end_capture()
