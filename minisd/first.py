@@ -14,6 +14,7 @@ import math
 import numpy as np
 
 from minisd.backend import convolution, cpu  # noqa: F401  (importing them makes the operations fast)
+from minisd.backend.threads import blas_on_one_thread
 from minisd.checkpoint.hub import find_folder
 from minisd.checkpoint.single import open_model
 from minisd.diffusion.rng import TorchCPU, latent_noise
@@ -24,6 +25,7 @@ from minisd.networks import clip, unet, vae
 from minisd.prompt.tokenizer import Tokenizer
 
 
+@blas_on_one_thread()                                        # the threads are ours, as in the engine: products round as theirs do
 def draw(model=None, prompt="a red apple on a blue background", seed=1, steps=20, guidance_scale=None):
     """A PIL image of the prompt, of the size that the model was trained on.
 
