@@ -12,9 +12,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
-from diffusers.models.attention_processor import AttnProcessor
 from scenes import Scenes
-from training import Run, add_arguments, rendered
+from training import Run, add_arguments, prepared, rendered
 
 VAE = dict(block_out_channels=(16, 32, 64, 128), layers_per_block=1, norm_num_groups=16, latent_channels=4,
            down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4)
@@ -38,12 +37,11 @@ def main():
     p.add_argument("--start", help="a vae to take the first weights from")
     a = p.parse_args()
     vae = AutoencoderKL.from_pretrained(a.start, torch_dtype=torch.float32) if a.start else AutoencoderKL(sample_size=a.size, **VAE)
-    vae = vae.to(a.device).train()
-    vae.set_attn_processor(AttnProcessor())
+    vae = prepared(vae, a)
     scenes = Scenes(a.data, every_icon=True)
 
-    def pictures(rng, n):                                    # half are training scenes
-        drawn = [scenes.collage(rng) if rng.random() < .5 else scenes.draw(rng) for _ in range(n)]
+    def pictures(rng, n):                                    # four in five are training scenes
+        drawn = [scenes.collage(rng) if rng.random() < .2 else scenes.draw(rng) for _ in range(n)]
         return torch.from_numpy(np.stack([scenes.render(s, a.size) for s in drawn])).permute(0, 3, 1, 2).contiguous() * 2 - 1
 
     queue = rendered(8, lambda rng: pictures(rng, a.batch))
@@ -61,7 +59,7 @@ def main():
 
     run = Run(a, {"vae": vae}, save, decay=.998)
     for share in run.steps():
-        x = queue.get().to(a.device)
+        x = queue.get().to(a.device, memory_format=torch.channels_last)
         with torch.autocast(a.device, torch.bfloat16, enabled=a.bfloat16):
             latent = vae.encode(x).latent_dist
             out = vae.decode(latent.sample()).sample

@@ -8,6 +8,7 @@ from queue import Queue
 
 import numpy as np
 import torch
+from diffusers.models.attention_processor import AttnProcessor
 
 
 def add_arguments(parser, batch, rate):
@@ -20,7 +21,13 @@ def add_arguments(parser, batch, rate):
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop after this long; the same command goes on from there")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--bfloat16", action="store_true", help="compute in bfloat16: faster where the processor has instructions for it")
+    parser.add_argument("--bfloat16", action="store_true", help="compute in bfloat16: for GPUs; two cores with avx512_bf16 were slower by it")
+
+
+def prepared(network, a):
+    """A unet or VAE for training: channels-last, and with plain attention, which on a CPU has the faster backward pass."""
+    network.set_attn_processor(AttnProcessor())
+    return network.to(a.device, memory_format=torch.channels_last).train()
 
 
 def rendered(queue_length, batch_of):
