@@ -21,7 +21,7 @@ def add_arguments(parser, batch, rate):
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop after this long; the same command goes on from there")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--bfloat16", action="store_true", help="compute in bfloat16: for GPUs; two cores with avx512_bf16 were slower by it")
+    parser.add_argument("--bfloat16", action="store_true", help="compute in bfloat16: for GPUs; with avx512_bf16 it was slower")
 
 
 def prepared(network, a):
