@@ -15,8 +15,7 @@ def path(step):
 
 def run(step, cupy, *arrays):
     """attention: q, k, v, heads -> o;  conv2d: x, weight, bias -> y;  group_norm: x, weight, bias, groups, eps -> y, with silu."""
-    from minisd.backend.cuda import ceil
-    from minisd.backend.launch import launch
+    from minisd.backend.cuda import ceil, launch
     (_, what, name), files = step.split("/"), (path(step),)
     if what == "attention":
         q, k, v, heads = arrays

@@ -143,6 +143,68 @@ def test_bank_conflicts_are_counted():
     assert launch.conflicts == 4 * 7
 
 
+@pytest.mark.parametrize("index, sectors", [("i", 4), ("2 * i", 8), ("32 * i", 32), ("i / 8", 1), ("i + 1", 5)])
+def test_sectors_of_global_memory_are_counted(index, sectors):
+    """32 bytes each: 32 floats side by side take 4, or 5 where they do not begin with one."""
+    x = np.zeros(2048, f32)                                  # NumPy's memory begins at a multiple of 16, not of 32
+    x = x[-x.ctypes.data // 4 % 8:][:1024]
+    source = 'extern "C" __global__ void k(float* x) {{ int i = threadIdx.x; if (i < {}) x[{}] = 1; }}'
+    launch = run(source.format(40, f"({index}) % 1024"), x, block=(128,), grid=(5,), blocks=[(3, 0, 0)], races=False)
+    [(op, line, there, shared)] = launch.asked
+    assert op.startswith("st.global") and line & 0xffff == 1 and shared["requests"] == 0
+    assert there["requests"] == 2 and there["lanes"] == 40, "of four warps one whole and 8 lanes of another"
+    [(_, _, there, _)] = run(source.format(32, index), x, blocks=[(0, 0, 0)], races=False).asked
+    assert there["requests"] == 1 and there["sectors"] == sectors
+
+
+def test_a_loops_requests_are_counted_each():
+    x = np.zeros(1024, f32)
+    source = 'extern "C" __global__ void k(float* x, int n) { for (int i = threadIdx.x; i < n; i += 64) x[i] += 1; }'
+    launch = run(source, x, i32(1024), block=(64,), blocks=[(0, 0, 0)])
+    for kind in ("ld", "st"):
+        assert sum(int(there["lanes"]) for op, _, there, _ in launch.asked if op.startswith(kind)) == 1024
+        assert sum(int(there["requests"]) for op, _, there, _ in launch.asked if op.startswith(kind)) == 32
+
+
+@pytest.mark.parametrize("type, index, wavefronts, least", [
+    ("float", "i", 1, 1), ("float", "2 * i", 2, 1), ("float", "32 * i", 32, 1), ("float", "33 * i", 1, 1), ("float", "0", 1, 1),
+    ("float4", "i", 4, 4), ("float4", "2 * i", 8, 4), ("float2", "i", 2, 2), ("__half", "i", 1, 1), ("__half", "64 * i", 32, 1)])
+def test_passes_over_shared_memory_are_counted(type, index, wavefronts, least):
+    """32 banks of 4 bytes: in one pass, lanes that ask for different banks or for the same word, 128 bytes of them at most."""
+    launch = run(f'extern "C" __global__ void k(const {type}* x) {{ extern __shared__ __align__(16) {type} s[]; int i = threadIdx.x;\n'
+                 f's[{index}] = x[i]; }}', np.zeros(256, f32), shared=16 << 10, blocks=[(0, 0, 0)], races=False)
+    [there] = [shared for _, _, _, shared in launch.asked if shared["requests"]]
+    assert (there["requests"], there["lanes"], there["wavefronts"], there["least"]) == (1, 32, wavefronts, least)
+
+
+def test_matrices_and_asynchronous_copies_are_counted():
+    from kernel_sources import devkit
+    source = (
+        'extern "C" __global__ void k(const __half* x, unsigned* y) {{ __shared__ __align__(16) __half s[8 * 72]; int l = threadIdx.x;\n'
+        'copy16(s + l / 4 * {0} + l % 4 * 8, x + l * 8, l < 24); copies_commit(); copies_wait<0>(); __syncthreads(); unsigned f[4];\n'
+        'load_matrices(f, s + l % 8 * {0}); y[l] = f[0] + f[1] + f[2] + f[3]; }}')
+    for row, passes in ((64, 8), (72, 1)):                   # 128 bytes: all eight rows in the same banks;  144: in different ones
+        asked = run(devkit() + source.format(row), np.zeros(256, np.float16), np.zeros(32, np.uint32), blocks=[(0, 0, 0)], races=False).asked
+        [copy] = [(there, shared) for op, _, there, shared in asked if op.startswith("cp.async")]
+        assert copy[0]["lanes"] == 24 and copy[1]["lanes"] == 32, "24 lanes fetch, and all of them write"
+        [matrix] = [shared for op, _, _, shared in asked if op.startswith("ldmatrix")]
+        assert (matrix["wavefronts"], matrix["least"]) == (4 * passes, 4)
+
+
+def test_a_read_of_what_no_kernel_wrote():
+    """Of an array begun empty; a launch may read what one before it wrote."""
+    fill = 'extern "C" __global__ void k(int* y) { if (threadIdx.x < 31) y[threadIdx.x] = 1; }'
+    add = 'extern "C" __global__ void k(int* y, int n) { if (threadIdx.x < n) y[threadIdx.x] += 1; }'
+    y = np.zeros(32, i32)
+    machine.begin_unwritten(y)
+    run(fill, y)
+    run(add, y, i32(31))
+    with pytest.raises(KernelError, match=r"read of byte 124 of a buffer, which nobody ever wrote .*thread 31.*k\.cu:1"):
+        run(add, y, i32(32))
+    machine.written_of(y, whole=True)
+    run(add, y, i32(32))
+
+
 def test_dynamic_shared_memory_and_three_dimensional_grids():
     y = nan(2, 3, 4, dtype=i32)
     run('extern "C" __global__ void k(int* y) { extern __shared__ int s[]; s[threadIdx.x] = threadIdx.x; __syncthreads();'

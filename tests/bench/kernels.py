@@ -1,9 +1,10 @@
 """What the compiler makes of each kernel, and on a GPU how fast the study's steps are, written between the markers of kernels/README.md.
 
-    python tests/bench/kernels.py [--check] [--launches] [--errors] [--times]
+    python tests/bench/kernels.py [--check] [--launches] [--counters] [--errors] [--times]
 
 Registers need `pip install '.[kernels]'` and no GPU;  --check: only say whether the README has them right.
 --launches: those of one SD 1.5 unet call and of one decode, counted.
+--counters: what a profiler would say, and the times that follow from it (counters.py), which takes minutes (needs g++).
 --errors: the emulated kernels' largest error per architecture, printed (needs g++).
 --times: the steps' times, which needs a GPU."""
 import argparse
@@ -15,6 +16,7 @@ import numpy as np
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE)]
+import counters  # noqa: E402
 import kernel_sources  # noqa: E402
 import kernel_study  # noqa: E402
 from cudaemu import fake, nvrtc  # noqa: E402
@@ -87,17 +89,12 @@ def errors():
                  [[label, *(f"{row[c]:.1e}" if c in row else "" for c in kernel_sources.ARCHITECTURES)] for label, row in rows.items()])
 
 
-def launches(cupy):
-    """How often each kernel is launched, on a GPU of 132 multiprocessors; nothing is computed."""
-    import collections
-
+def asked_of(gpu, cupy, decode=False):
+    """What one SD 1.5 unet call, of batch 2 and 64x64 latents, launches on a GPU, or one decode; nothing is computed."""
     import layer_sizes
 
-    from minisd.backend import cuda
     from minisd.checkpoint.weights import Weights, engine_shape
     from minisd.networks import unet, vae
-    counts = collections.Counter()
-    cuda.launch, cuda.device = lambda name, *_, **__: counts.update([name]), lambda: (90, 132, 227 << 10)
 
     def like(*shape, dtype=np.float16):
         return np.zeros(shape, dtype).view(cupy.ndarray)
@@ -106,17 +103,62 @@ def launches(cupy):
         return Weights.over(shapes, lambda n: like(*engine_shape(shapes[n])))
 
     cupy.empty = lambda shape, dtype: like(*shape, dtype=dtype)
-    def unet_call():
-        given = like(2, 64, 64, 4), like(2, dtype=np.float32), like(2, 77, 768)
-        unet.unet(weights(layer_sizes.unet_shapes(**layer_sizes.SD15)), *given, UNetConfig())
+    with counters.Launches(gpu) as found:
+        if decode:
+            vae.decode(weights(layer_sizes.decoder_shapes(**layer_sizes.DECODER)), like(1, 64, 64, 4), VAEConfig())
+        else:
+            unet.unet(weights(layer_sizes.unet_shapes(**layer_sizes.SD15)), like(2, 64, 64, 4), like(2, dtype=np.float32),
+                      like(2, 77, 768), UNetConfig())
+    return found
 
-    def decode():
-        vae.decode(weights(layer_sizes.decoder_shapes(**layer_sizes.DECODER)), like(1, 64, 64, 4), VAEConfig())
 
-    for name, run in (("unet call, batch 2, 64x64", unet_call), ("decode, 64x64", decode)):
-        counts.clear()
-        run()
-        print(f"{name}: {counts.total()} launches: {', '.join(f'{n} {k}' for k, n in counts.most_common())}")
+def launches(cupy):
+    """How often each kernel is launched, on an H100."""
+    for what, decode in (("unet call, batch 2, 64x64", False), ("decode, 64x64", True)):
+        counts = asked_of(counters.GPUS["H100"], cupy, decode).by_name()
+        print(f"{what}: {counts.total()} launches: {', '.join(f'{n} {k}' for k, n in counts.most_common())}")
+
+
+def counted(cupy):
+    """What counters.py finds: the study's steps on an H100, one unet call by launches, and what it takes on three GPUs."""
+    def tell(words):
+        print(words, file=sys.stderr)
+
+    gpu, parts = counters.GPUS["H100"], []
+    for what, (given, more) in studied(lambda *shape: np.zeros(shape, np.float16).view(cupy.ndarray)).items():
+        rows = []
+        for name, run in steps_of(what, cupy).items():
+            with counters.Launches(gpu) as found:
+                run(*given, *more)
+            rows += [[name, row[0], *row[3:]] for row in (counters.described(n, c, gpu) for n, c, _ in found.counters(tell))]
+        parts.append(f"{what}, {STUDIED[what]}\n\n" + table(["step", counters.HEAD[0], *counters.HEAD[3:]], rows))
+    totals = []
+    for name, each in counters.GPUS.items():
+        found = asked_of(each, cupy).counters(tell)
+        least, most = (sum(n * c.estimate(each)[end] for n, c, _ in found) / 1e3 for end in (0, 1))
+        l2 = sum(n * c.sectors * counters.SECTOR for n, c, _ in found) / 1e9
+        totals.append([name, sum(n for n, *_ in found), f"{l2:.1f}", f"{least:.1f} to {most:.1f}"])
+        if each is gpu:
+            parts.append("The unet call's launches on an H100 that take a hundredth of it or more\n\n" + table(
+                counters.HEAD, [counters.described(n, c, gpu, a) for n, c, a in found if n * c.estimate(gpu)[0] / 1e3 > least / 100]))
+    parts.append(table(["GPU", "launches", "L2, GB", "ms a unet call, estimated"], totals))
+    return "\n\n".join(parts)
+
+
+def studied(normal):
+    """{operation: (arrays of the study's size, the arguments after them)}"""
+    return {"attention": ([normal(2, 4096, 512) for _ in "qkv"], [8]),
+            "conv2d": ([normal(2, 32, 32, 640), normal(3, 3, 640, 640), normal(640)], []),
+            "group_norm": ([normal(2, 64, 64, 320), normal(320), normal(320)], [32, 1e-5])}
+
+
+def steps_of(what, cupy):
+    """{step: function of arrays}, the shipped kernel last."""
+    from minisd.backend import ops
+    shipped = {"attention": ops.attention, "conv2d": lambda *a: ops.conv2d(*a, pad=(1, 1)),
+               "group_norm": lambda *a: ops.group_norm(*a, act="silu")}
+    return {s.split("/")[2]: (lambda *a, s=s: kernel_study.run(s, cupy, *a)) for s in kernel_study.STEPS if what in s} | {
+        "shipped": shipped[what]}
 
 
 def times():
@@ -126,18 +168,11 @@ def times():
     import cupy
     from gpu import median_ms, normal, rotated
 
-    from minisd.backend import ops
-    given = {"attention": [normal(2, 4096, 512) for _ in "qkv"], "conv2d": [normal(2, 32, 32, 640), normal(3, 3, 640, 640), normal(640)],
-             "group_norm": [normal(2, 64, 64, 320), normal(320), normal(320)]}
-    shipped = {"attention": lambda *a: ops.attention(*a, 8), "conv2d": lambda *a: ops.conv2d(*a, pad=(1, 1)),
-               "group_norm": lambda *a: ops.group_norm(*a, 32, 1e-5, act="silu")}
-    more, rows = {"attention": [8], "conv2d": [], "group_norm": [32, 1e-5]}, []
-    for what, arrays in given.items():
-        steps = {s.split("/")[2]: (lambda *a, s=s,
-                                   what=what: kernel_study.run(s, cupy, *a, *more[what])) for s in kernel_study.STEPS if what in s}
+    rows = []
+    for what, (arrays, more) in studied(normal).items():
         first = None
-        for name, run in {**steps, "shipped": shipped[what]}.items():
-            ms = median_ms(run, rotated(arrays)[:20])
+        for name, run in steps_of(what, cupy).items():
+            ms = median_ms(lambda *a, run=run, more=more: run(*a, *more), rotated(arrays)[:20])
             first = first or ms
             rows.append([what, name, f"{ms:.3f}", f"{first / ms:.1f}"])
     name = cupy.cuda.runtime.getDeviceProperties(0)["name"].decode()
@@ -147,7 +182,7 @@ def times():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for flag in ("--check", "--launches", "--errors", "--times"):
+    for flag in ("--check", "--launches", "--counters", "--errors", "--times"):
         parser.add_argument(flag, action="store_true")
     a = parser.parse_args()
     text = README.read_text()
@@ -161,6 +196,9 @@ def main():
     import minisd.backend.cuda  # noqa: F401  (registers itself)
     if a.launches:
         launches(library)
+        return 0
+    if a.counters:
+        README.write_text(between(text, "counters", counted(library)))
         return 0
     found = registers(library)
     print(found)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from .machine import Module
+from .machine import Module, begin_unwritten, written_of
 from .nvrtc import OPTIONS, CompileError
 
 ARCH, MULTIPROCESSORS, SHARED = 80, 4, 99 << 10              # few multiprocessors, so that small cases take large tiles too
@@ -42,6 +42,7 @@ class ndarray(np.ndarray):
 
         y = np.asarray(compute())
         if out:
+            written_of(out[0], whole=True)
             done(lambda: np.copyto(np.asarray(out[0]), compute()))
             return out[0]
         if _recording is not None:
@@ -67,6 +68,10 @@ class ndarray(np.ndarray):
         if array.dtype != self.dtype or array.shape != self.shape:
             raise TypeError(f"{array.dtype} {array.shape} for {self.dtype} {self.shape}")
         self[...] = array.view(ndarray)
+
+    def __setitem__(self, where, value):
+        written_of(self, whole=True)
+        super().__setitem__(where, value)
 
 
 def copied(y, x):
@@ -229,6 +234,7 @@ def empty(shape, dtype=np.float64):
     """Full of NaN, which nobody has written yet."""
     y = np.full(shape, np.nan if np.dtype(dtype).kind == "f" else 0, dtype).view(ndarray)
     (MemoryPool.current or default_pool).take(y.base)
+    begin_unwritten(y.base)
     return y
 
 

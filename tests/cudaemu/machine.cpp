@@ -3,14 +3,17 @@
 // turns would hide a missing barrier.  An asynchronous copy lands at once or at its wait, at random.
 #include "machine.h"
 
+#include <algorithm>
 #include <csetjmp>
 #include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
+#include <deque>
 #include <sys/mman.h>
 #include <vector>
 
-struct Buffer { char* start; u64 bytes; int writable; };
+struct Buffer { char* start; u64 bytes; int writable; u8* written; };   // written: of each GRAIN bytes, whether; null: all of them are
+struct Count { u64 requests, lanes, sectors, wavefronts, least; };       // of an instruction, see count_access
 struct Launch {                                    // machine.py has the same
   u32 grid[3], block[3];
   u64 args[32];
@@ -20,8 +23,12 @@ struct Launch {                                    // machine.py has the same
   u32 spans[2 * 32];                               // (offset, bytes) within shared memory
   u64 seed;
   int races;                                       // whether to look for them too
+  Count* counts;                                   // two for each instruction, of global and of shared memory; null: not counted
+  int sites;                                       // how many instructions the kernel has
+  u32* blocks;                                     // which of them run, three numbers each; null: all
+  int block_count;
   int error_line, other_line;
-  u64 products, conflicts, copies, barriers;       // mma, rows of ldmatrix that meet in a bank, cp.async, barriers passed
+  u64 products, conflicts, copies, barriers, executed;       // mma, rows of ldmatrix that meet in a bank, cp.async, barriers passed
   char error[1024];
 };
 
@@ -32,6 +39,7 @@ const int GRAIN = 2;                               // bytes that a cell of the s
 
 Thread* self;
 u32 ctaid[3], ntid[3], nctaid[3];
+u64 executed;
 static Thread threads[MOST];
 static int count, alive;
 static Launch* launch;
@@ -81,7 +89,7 @@ extern "C" void fail(int line, const char* what, ...) {
 
 struct Access { u32 epoch, warp_epoch; int thread, line; };          // epoch 0: never
 struct Cell { Access write, read, read2, earlier; bool landing, fixed; };      // earlier: a read by another block, before those
-struct Region { char* start; u64 bytes; bool is_shared, writable; std::vector<Cell> cells; };
+struct Region { char* start; u64 bytes; bool is_shared, writable; u8* written; std::vector<Cell> cells; };
 static std::vector<Region> regions;
 
 static bool unordered(const Access& a, bool is_shared) {
@@ -110,6 +118,11 @@ static void look(u64 address, int bytes, bool write, int line, Kind kind) {
     const char* where = r.is_shared ? "shared memory" : "a buffer";
     if (at + bytes > r.bytes) fail(line, "%s of %d bytes runs over the end of %s of %llu", write ? "write" : "read", bytes, where, (unsigned long long)r.bytes);
     if (write && !r.writable) fail(line, "write to a buffer that is read-only");
+    if (r.written)
+      for (u64 c = at / GRAIN; c <= (at + bytes - 1) / GRAIN; c++) {
+        if (write) r.written[c] = 1;
+        else if (!r.written[c]) fail(line, "read of byte %llu of a buffer, which nobody ever wrote", (unsigned long long)at);
+      }
     if (!launch->races) return;
     Access now = {epoch, warp_epoch[self->warp], (int)self->index, line};
     for (u64 c = at / GRAIN; c <= (at + bytes - 1) / GRAIN; c++) {
@@ -148,8 +161,79 @@ static void look(u64 address, int bytes, bool write, int line, Kind kind) {
   }
   fail(line, "%s of %d bytes out of bounds: at byte %lld of an array of %llu", write ? "write" : "read", bytes, (long long)off, (unsigned long long)n);
 }
-extern "C" void touch(u64 address, int bytes, bool write, int line) { look(address, bytes, write, line, PLAIN); }
-extern "C" void touch_fixed(u64 address, int bytes, bool write, int line) { look(address, bytes, write, line, FIXED); }
+
+// ---- what memory is asked for: the lanes of a warp that run an instruction for the same time make one request ---------------
+
+const int BANKS = 32, WORD = 4, SECTOR = 32;                          // of shared memory; what global memory is moved in, bytes
+struct Request { u32 lanes; u64 at[32]; };
+struct Pending { u64 done; int bytes; std::deque<Request> open; };    // of a warp and an instruction
+static std::vector<Pending> pending;
+static std::vector<u64> visits;                                       // of a thread and an instruction
+
+static bool in_shared(u64 address) { return (char*)address >= shared_base && (char*)address < shared_base + (256 << 10); }
+
+// Passes over shared memory, one a cycle: lanes are served 128 bytes' worth at a time, all that ask for other words of one bank in turn.
+static void count_wavefronts(Count& c, const u64* at, u32 lanes, int bytes) {
+  const int together = bytes <= WORD ? 32 : 32 * WORD / bytes;
+  for (int first = 0; first < 32; first += together) {
+    u64 words[BANKS][32];
+    int n[BANKS] = {}, most = 0;
+    for (int i = first; i < first + together; i++)
+      for (u64 w = at[i] / WORD; lanes >> i & 1 && w <= (at[i] + bytes - 1) / WORD; w++) {
+        int bank = w % BANKS, k = 0;
+        while (k < n[bank] && words[bank][k] != w) k++;
+        if (k == n[bank]) words[bank][n[bank]++] = w;
+        if (n[bank] > most) most = n[bank];
+      }
+    c.wavefronts += most;
+    c.least += most > 0;
+  }
+}
+
+static void finish_request(Request& r, int bytes, int site) {
+  int first = __builtin_ctz(r.lanes);
+  bool is_shared = in_shared(r.at[first]);
+  Count& c = launch->counts[2 * site + is_shared];
+  c.requests++;
+  c.lanes += __builtin_popcount(r.lanes);
+  if (is_shared) return count_wavefronts(c, r.at, r.lanes, bytes);
+  for (int i = 0; i < 32; i++) {
+    bool is_new = r.lanes >> i & 1;
+    for (int j = 0; j < i && is_new; j++) is_new = !(r.lanes >> j & 1 && r.at[j] / SECTOR == r.at[i] / SECTOR);
+    c.sectors += is_new;
+  }
+}
+
+static void count_access(u64 address, int bytes, int site) {
+  char* p = (char*)address;
+  if (!launch->counts || p >= stacks && p < stacks + MOST * STACK) return;
+  site = 2 * site + in_shared(address);                               // an asynchronous copy makes a request of either kind
+  Pending& all = pending[self->warp * 2 * launch->sites + site];
+  u64 k = visits[self->index * 2 * launch->sites + site]++ - all.done;
+  while (all.open.size() <= k) all.open.push_back({});
+  all.bytes = bytes;
+  all.open[k].lanes |= 1u << self->lane;
+  all.open[k].at[self->lane] = address;
+  for (; !all.open.empty() && all.open.front().lanes == ~0u; all.open.pop_front(), all.done++) finish_request(all.open.front(), bytes, site / 2);
+}
+
+static void finish_requests() {                                       // of a block that has ended: those that not all lanes made
+  for (size_t i = 0; i < pending.size(); i++) {
+    for (Request& r : pending[i].open)
+      if (r.lanes) finish_request(r, pending[i].bytes, i % (2 * launch->sites) / 2);
+    pending[i] = {};
+  }
+  std::fill(visits.begin(), visits.end(), 0);
+}
+
+extern "C" void touch(u64 address, int bytes, bool write, int site, int line) {
+  look(address, bytes, write, line, PLAIN);
+  count_access(address, bytes, site);
+}
+extern "C" void touch_fixed(u64 address, int bytes, bool write, int site, int line) {
+  look(address, bytes, write, line, FIXED);
+  count_access(address, bytes, site);
+}
 char* shared_memory() { return shared_base; }
 
 // ---- barriers and what a warp does together ---------------------------------------------------------------------------------
@@ -234,10 +318,12 @@ static void land(Copy& c) {
   memset((char*)c.to + c.taken, 0, c.bytes - c.taken);
   c.landed = true;
 }
-extern "C" void copy_async(u64 to, u64 from, int bytes, int taken, int line) {
+extern "C" void copy_async(u64 to, u64 from, int bytes, int taken, int site, int line) {
   launch->copies++;
   if (taken) look(from, bytes, false, line, PLAIN);
   look(to, bytes, true, line, ISSUED);
+  if (taken) count_access(from, bytes, site);
+  count_access(to, bytes, site);
   Copy c = {to, from, bytes, taken, groups[self->index], line, false};
   if (random_number() & 1) land(c);
   copies[self->index].push_back(c);
@@ -262,14 +348,20 @@ extern "C" void load_matrix(u32* r, u64 row, int n, bool transposed, int site, i
   Matrix mine = {r, row};
   if ((int)self->lane < 8 * n) look(row, 16, false, line, PLAIN);
   together(~0u, site, line, &mine, [=](void** all) {
+    if (launch->counts) {
+      launch->counts[2 * site + 1].requests++;
+      launch->counts[2 * site + 1].lanes += 32;
+    }
     for (int m = 0; m < n; m++) {
       u16 tile[8][8];
       int in_bank[8] = {};
+      u64 rows[32];
       for (int i = 0; i < 8; i++) {
-        u64 from = ((Matrix*)all[8 * m + i])->row;
+        u64 from = rows[i] = ((Matrix*)all[8 * m + i])->row;
         if (in_bank[from / 16 % 8]++) launch->conflicts++;
         memcpy(tile[i], (void*)from, 16);
       }
+      if (launch->counts) count_wavefronts(launch->counts[2 * site + 1], rows, 255, 16);
       for (int lane = 0; lane < 32; lane++) {
         int i = lane / 4, j = lane % 4 * 2;
         u16 a = transposed ? tile[j][i] : tile[i][j], b = transposed ? tile[j + 1][i] : tile[i][j + 1];
@@ -284,6 +376,7 @@ extern "C" void multiply_add(f32* d, const u32* a, const u32* b, int k, int site
   Fragments mine = {d, a, b};
   together(~0u, site, line, &mine, [=](void** all) {
     launch->products++;
+    if (launch->counts) launch->counts[2 * site].requests++;
     f32 A[16][16] = {}, B[16][8] = {}, D[16][8];
     for (int lane = 0; lane < 32; lane++) {
       Fragments* f = (Fragments*)all[lane];
@@ -371,7 +464,10 @@ static void run_block() {
     shuffled(order, warps);
     for (int w = 0; w < warps; w++) run_warp(order[w]);
     self = nullptr;
-    if (!alive) return;
+    if (!alive) {
+      if (launch->counts) finish_requests();
+      return;
+    }
     pass_barrier();
   }
 }
@@ -386,11 +482,21 @@ extern "C" int run(void (*entry)(const u64*), Launch* l) {            // 1: see 
   }
   for (int i = 0; i < 3; i++) { ntid[i] = l->block[i]; nctaid[i] = l->grid[i]; }
   regions.clear();
-  for (int i = 0; i < l->buffer_count; i++) regions.push_back({l->buffers[i].start, l->buffers[i].bytes, false, (bool)l->buffers[i].writable, {}});
-  for (int i = 0; i < l->span_count; i++) regions.push_back({shared_base + l->spans[2 * i], l->spans[2 * i + 1], true, true, {}});
+  for (int i = 0; i < l->buffer_count; i++) regions.push_back({l->buffers[i].start, l->buffers[i].bytes, false, (bool)l->buffers[i].writable, l->buffers[i].written, {}});
+  for (int i = 0; i < l->span_count; i++) regions.push_back({shared_base + l->spans[2 * i], l->spans[2 * i + 1], true, true, nullptr, {}});
   if (l->races) for (Region& r : regions) r.cells.resize(r.bytes / GRAIN + 1);
-  epoch = 0;
+  if (l->counts) {
+    pending.assign(2 * l->sites * ((count + 31) / 32), {});
+    visits.assign(2 * l->sites * count, 0);
+  }
+  epoch = executed = 0;
   if (setjmp(abandoned)) return 1;
+  for (int i = 0; i < l->block_count; i++) {
+    memcpy(ctaid, l->blocks + 3 * i, sizeof ctaid);
+    run_block();
+  }
+  l->executed = executed;
+  if (l->blocks) return 0;
   for (ctaid[2] = 0; ctaid[2] < nctaid[2]; ctaid[2]++)
     for (ctaid[1] = 0; ctaid[1] < nctaid[1]; ctaid[1]++)
       for (ctaid[0] = 0; ctaid[0] < nctaid[0]; ctaid[0]++) run_block();

@@ -22,16 +22,17 @@ struct Thread {
 extern "C" {
 extern Thread* self;         // who runs now
 extern u32 ctaid[3], ntid[3], nctaid[3];
+extern u64 executed;         // instructions of PTX by single threads, where RAN is in front of each
 char* shared_memory();
 
 [[noreturn]] void fail(int line, const char* what, ...);
-void touch(u64 address, int bytes, bool write, int line);          // every access, in checked mode
-void touch_fixed(u64 address, int bytes, bool write, int line);    // by ld.global.nc: of what no thread of this launch writes
+void touch(u64 address, int bytes, bool write, int site, int line);          // every access
+void touch_fixed(u64 address, int bytes, bool write, int site, int line);    // by ld.global.nc: of what no thread of this launch writes
 void barrier(int site, int line);
 void sync_warp(u32 mask, int site, int line);
 u32 shuffle(int how, u32 mask, u32 value, u32 b, u32 c, int site, int line);
 u32 vote(u32 mask, bool p, int site, int line);
-void copy_async(u64 to, u64 from, int bytes, int taken, int line);
+void copy_async(u64 to, u64 from, int bytes, int taken, int site, int line);
 void commit_async();
 void wait_async(int groups, int line);
 void load_matrix(u32* r, u64 row, int count, bool transposed, int site, int line);

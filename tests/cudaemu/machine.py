@@ -8,6 +8,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -38,16 +39,23 @@ def missing():
     return None
 
 
-class Buffer(ctypes.Structure):
-    _fields_ = [("start", ctypes.c_void_p), ("bytes", ctypes.c_uint64), ("writable", ctypes.c_int)]
+class Buffer(ctypes.Structure):                              # machine.cpp has the same, and the next
+    _fields_ = [("start", ctypes.c_void_p), ("bytes", ctypes.c_uint64), ("writable", ctypes.c_int), ("written", ctypes.c_void_p)]
 
 
-class Launch(ctypes.Structure):                              # machine.cpp has the same
+# What an instruction asked of memory.  requests: by warps;  lanes: of theirs, that took part;  sectors: of 32 bytes, of global memory;
+# wavefronts: passes over shared memory, and the least that would do if no two words met in a bank.
+COUNT = np.dtype([(n, np.uint64) for n in ("requests", "lanes", "sectors", "wavefronts", "least")])
+
+
+class Launch(ctypes.Structure):
     _fields_ = [("grid", ctypes.c_uint32 * 3), ("block", ctypes.c_uint32 * 3), ("args", ctypes.c_uint64 * 32),
                 ("shared_bytes", ctypes.c_uint64), ("buffers", ctypes.POINTER(Buffer)), ("buffer_count", ctypes.c_int),
                 ("span_count", ctypes.c_int), ("spans", ctypes.c_uint32 * 64), ("seed", ctypes.c_uint64), ("races", ctypes.c_int),
+                ("counts", ctypes.c_void_p), ("sites", ctypes.c_int), ("blocks", ctypes.c_void_p), ("block_count", ctypes.c_int),
                 ("error_line", ctypes.c_int), ("other_line", ctypes.c_int), ("products", ctypes.c_uint64),
-                ("conflicts", ctypes.c_uint64), ("copies", ctypes.c_uint64), ("barriers", ctypes.c_uint64), ("error", ctypes.c_char * 1024)]
+                ("conflicts", ctypes.c_uint64), ("copies", ctypes.c_uint64), ("barriers", ctypes.c_uint64),
+                ("executed", ctypes.c_uint64), ("error", ctypes.c_char * 1024)]
 
 
 @functools.cache
@@ -72,20 +80,45 @@ def machine():
     return ctypes.CDLL(str(build((HERE / "machine.cpp").read_text(), "machine", "-O2")), mode=ctypes.RTLD_GLOBAL)
 
 
-class Module:
-    """What one source was compiled to; `launch` runs a kernel of it."""
+_unwritten = {}                                              # address -> (bytes, mask of what was written), of arrays begun empty
 
-    def __init__(self, source, arch=80, options=()):
+
+def begin_unwritten(array):
+    """A kernel that reads of `array` what none wrote before is an error from now on, until the array is gone."""
+    at = array.ctypes.data
+    _unwritten[at] = array.nbytes, np.zeros(array.nbytes // 2 + 1, np.uint8)
+    weakref.finalize(array, _unwritten.pop, at, None)
+
+
+def written_of(array, whole=False):
+    """Where the mask of `array` begins, None if all of it is written.  whole: from now on it is."""
+    at = array.ctypes.data
+    for start, (size, mask) in _unwritten.items():
+        if start <= at < start + size:
+            if whole:
+                mask[(at - start) // 2:(at - start + array.nbytes) // 2 + 1] = 1
+            return mask.ctypes.data + (at - start) // 2
+    return None
+
+
+class Module:
+    """What one source was compiled to; `launch` runs a kernel of it.  counting: so that a launch of some blocks says how many
+    instructions of PTX its threads `executed`, which takes time."""
+
+    def __init__(self, source, arch=80, options=(), counting=False):
         self.arch, (ptx, _) = arch, nvrtc.compile(source, arch, ptx=True, options=tuple(options))
         code, self.kernels, self.files = translate(ptx)
         machine()
-        self.built = ctypes.CDLL(str(build(code, hashlib.sha1(code.encode()).hexdigest(), "-O1")))
+        self.built = ctypes.CDLL(str(build(code, hashlib.sha1(code.encode()).hexdigest() + "c" * counting, "-O1",
+                                            f"-DRAN={'executed++;' if counting else ''}")))
         table = (ctypes.c_uint64 * 64).in_dll(self.built, "constants")
-        self.constants = [Buffer(at, size, False) for at, size in zip(*[iter(list(table)[:list(table).index(0)])] * 2)]
+        self.constants = [Buffer(at, size, False, None) for at, size in zip(*[iter(list(table)[:list(table).index(0)])] * 2)]
 
-    def launch(self, name, grid, block, args, shared=0, seed=0, races=True):
+    def launch(self, name, grid, block, args, shared=0, seed=0, races=True, blocks=None):
         """Run kernel `name`.  args: NumPy arrays, or numbers of NumPy's types.  Returns the Launch, whose counts tell what it did.
 
+        blocks: which blocks to run, [(x, y, z)], and count what each instruction asks of memory; None, all, and nothing is counted.
+        Such a Launch has `asked`: [(instruction, line, COUNT of global memory, of shared memory)] for each instruction that asked.
         Raises KernelError for what a GPU would do wrong in silence, TypeError for arguments that the kernel does not take."""
         kernel, launch = self.kernels[name], Launch(seed=seed, races=races)
         if len(args) != len(kernel.types):
@@ -113,11 +146,16 @@ class Module:
         for i, span in enumerate(spans):
             launch.spans[2 * i:2 * i + 2] = span
         launch.span_count, launch.shared_bytes = len(spans), kernel.dynamic + shared
-        buffers = [*self.constants, *(Buffer(at, a.nbytes, a.flags.writeable) for at, a in arrays.items())]
+        buffers = [*self.constants, *(Buffer(at, a.nbytes, a.flags.writeable, written_of(a)) for at, a in arrays.items())]
         launch.buffers, launch.buffer_count = (Buffer * max(1, len(buffers)))(*buffers), len(buffers)
+        counts = np.zeros((len(kernel.sites), 2), COUNT)
+        if blocks is not None:
+            chosen = np.array(blocks, np.uint32).reshape(-1, 3)
+            launch.counts, launch.sites, launch.blocks, launch.block_count = counts.ctypes.data, len(counts), chosen.ctypes.data, len(chosen)
         if machine().run(getattr(self.built, name), ctypes.byref(launch)):
             lines = [self.where(line) for line in (launch.error_line, launch.other_line) if line]
             raise KernelError(f"{name}: {launch.error.decode()}, at {' and '.join(lines) or 'an unknown line'}")
+        launch.asked = [(op, line, *both) for (op, line), both in zip(kernel.sites, counts) if any(both["requests"])]
         return launch
 
     def where(self, line):

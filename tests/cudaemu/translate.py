@@ -49,10 +49,11 @@ def statements(body):
 
 class Kernel:
     """One .entry: `code`, its C++; `spans`, its static shared arrays; `dynamic`, where the launch's own begins;
-    `types`, of its parameters; `most`, threads of a block that it was compiled for."""
+    `types`, of its parameters; `most`, threads of a block that it was compiled for; `sites`, each instruction's (name, line), counted
+    from 1."""
 
     def __init__(self, name, parameters, directives, body, constants, dynamic_names, files):
-        self.name, self.files, self.line, self.site = name, files, 0, 0
+        self.name, self.files, self.line, self.sites = name, files, 0, [("", 0)]
         bound = re.search(r"\.maxntid (\d+)(?:, (\d+))?(?:, (\d+))?", directives)
         self.most = math.prod(int(n or 1) for n in bound.groups()) if bound else 1024
         self.types = [t for t, _ in parameters]
@@ -73,6 +74,11 @@ class Kernel:
             self.statement(s)
         self.code = "\n".join([f'extern "C" void {name}(const u64* arguments) {{', "  char* shared = shared_memory(); (void)shared;",
                                *self.variables, *self.lines, "}"])
+
+    @property
+    def site(self):
+        """The number of the instruction being translated."""
+        return len(self.sites) - 1
 
     # ---- statements ----
 
@@ -98,9 +104,9 @@ class Kernel:
             pass
         else:
             guard, negated, op, rest = re.match(r"(?:@((!?)%[\w$]+) )?([\w.:]+)\s*(.*)", s).groups()
-            self.site += 1
+            self.sites.append((op, self.line))
             condition = "" if guard is None else f"if ({'!' if negated else ''}{self.name_of(guard.lstrip('!'))}) "
-            self.lines.append(condition + "{ " + self.instruction(op.replace("::", "_").split("."), operands(rest)) + " }")
+            self.lines.append("RAN " + condition + "{ " + self.instruction(op.replace("::", "_").split("."), operands(rest)) + " }")
 
     def declare(self, s):
         kind, names = re.match(r"\.reg \.(\w+) (.*)", s).groups()
@@ -330,15 +336,15 @@ class Kernel:
             return self.write(into[0], f"*(const {TYPES[t]}*)((const char*)arguments + {self.symbols[base]} + {offset or 0})")
         size = WIDTH[t]
         return (f"u64 at = {self.address(args[1], space)}; {'touch_fixed' if 'nc' in op else 'touch'}"
-                f"(at, {size * len(into)}, false, {self.line}); {TYPES[t]} v[{len(into)}]; "
+                f"(at, {size * len(into)}, false, {self.site}, {self.line}); {TYPES[t]} v[{len(into)}]; "
                 f"memcpy(v, (void*)at, {size * len(into)}); " + " ".join(self.write(x, f"v[{i}]") for i, x in enumerate(into)))
 
     do_ldu = do_ld
 
     def do_st(self, op, args):
         t, values = op[-1], within(args[1])
-        return (f"u64 at = {self.address(args[0], self.space(op))}; touch(at, {WIDTH[t] * len(values)}, true, {self.line}); "
-                + f"{TYPES[t]} v[] = {{{', '.join(self.read(x, t) for x in values)}}}; memcpy((void*)at, v, sizeof v);")
+        return (f"u64 at = {self.address(args[0], self.space(op))}; touch(at, {WIDTH[t] * len(values)}, true, {self.site}, "
+                f"{self.line}); {TYPES[t]} v[] = {{{', '.join(self.read(x, t) for x in values)}}}; memcpy((void*)at, v, sizeof v);")
 
     def do_cp(self, op, args):
         what = op[2]
@@ -349,7 +355,8 @@ class Kernel:
         if what in ("wait_group", "wait_all"):
             return f"wait_async({args[0] if args else 0}, {self.line});"
         taken = self.read(args[3], "u32") if len(args) > 3 else args[2]
-        return f"copy_async({self.address(args[0], 'shared')}, {self.address(args[1], 'global')}, {args[2]}, {taken}, {self.line});"
+        return (f"copy_async({self.address(args[0], 'shared')}, {self.address(args[1], 'global')}, {args[2]}, {taken}, "
+                f"{self.site}, {self.line});")
 
     # ---- control, and what a warp does together ----
 
