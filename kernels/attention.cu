@@ -15,9 +15,23 @@ const int QUERIES = 16 * ROWS * WARPS, THREADS = 32 * WARPS;
 const int K_ROW = DEPTH + 8, V_ROW = (WIDTH / 8 | 1) * 8;          // odd numbers of 16 bytes: ldmatrix meets no bank twice
 const int Q_TILE = QUERIES * K_ROW, K_TILE = KEYS * K_ROW, V_TILE = KEYS * V_ROW;
 const bool Q_STAYS = HEAD <= 160;                                  // in registers; wider ones are read from shared memory each time
+const int AT_ONCE = HEAD <= 40 && MULTIPROCESSOR_KB > 120 ? 3 : 1;     // blocks of a multiprocessor, for which registers should do
 const float NONE = -1e30f;                                         // the score of what is not to be seen; -inf would make NaNs
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+// Begin to copy COUNT rows of a matrix (all,C), the first `columns` numbers of each, and zeros up to `padded` and beyond its end.
+template <int ROW, int columns, int padded, int COUNT>
+DEV void load_rows(__half* to, const __half* matrix, int from_row, int all, int C) {
+  const __half* from = matrix + (size_t)from_row * C;
+#pragma unroll
+  for (int i = 0; i < (COUNT * padded / 8 + THREADS - 1) / THREADS; i++) {
+    const int chunk = threadIdx.x + i * THREADS, row = chunk / (padded / 8), c = chunk % (padded / 8) * 8;
+    if (COUNT * padded / 8 % THREADS && chunk >= COUNT * padded / 8) break;
+    const bool ok = from_row + row < all && c < columns;
+    copy16(to + row * ROW + c, ok ? from + row * C + c : matrix, ok);
+  }
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, AT_ONCE)
 attention(const __half* __restrict__ q, const __half* __restrict__ k, const __half* __restrict__ v, __half* __restrict__ o,
           int N, int M, int heads, float scale, int causal) {
   extern __shared__ __align__(16) __half shared[];
@@ -30,21 +44,14 @@ attention(const __half* __restrict__ q, const __half* __restrict__ k, const __ha
   v += (size_t)blockIdx.z * M * C + head * HEAD + slice * WIDTH;
   o += (size_t)blockIdx.z * N * C + head * HEAD + slice * WIDTH;
 
-  auto load = [&](__half* to, int row_size, const __half* from, int width, int padded, int rows, int from_row, int all) {
-    for (int chunk = threadIdx.x; chunk < rows * (padded / 8); chunk += THREADS) {
-      int row = chunk / (padded / 8), c = chunk % (padded / 8) * 8;
-      bool ok = from_row + row < all && c < width;
-      copy16(to + row * row_size + c, ok ? from + (size_t)(from_row + row) * C + c : from, ok);
-    }
-  };
   auto load_keys = [&](int tile) {
-    load(k_tiles + tile % 2 * K_TILE, K_ROW, k, HEAD, DEPTH, KEYS, tile * KEYS, M);
-    load(v_tiles + tile % 2 * V_TILE, V_ROW, v, WIDTH, WIDTH, KEYS, tile * KEYS, M);
+    load_rows<K_ROW, HEAD, DEPTH, KEYS>(k_tiles + tile % 2 * K_TILE, k, tile * KEYS, M, C);
+    load_rows<V_ROW, WIDTH, WIDTH, KEYS>(v_tiles + tile % 2 * V_TILE, v, tile * KEYS, M, C);
     copies_commit();
   };
   // Nobody in this block sees a key beyond `end`.
   const int end = causal ? min(M, first + QUERIES) : M, tiles = (end + KEYS - 1) / KEYS;
-  load(q_tile, K_ROW, q, HEAD, DEPTH, QUERIES, first, N);
+  load_rows<K_ROW, HEAD, DEPTH, QUERIES>(q_tile, q, first, N, C);
   load_keys(0);
 
   // qf, kf, vf, wf: fragments of queries, keys, values and weights, a lane's share of 16x16 numbers.
@@ -77,12 +84,6 @@ attention(const __half* __restrict__ q, const __half* __restrict__ k, const __ha
     // ---- scores ----
     float s[ROWS][KEYS / 8][4];
 #pragma unroll
-    for (int r = 0; r < ROWS; r++)
-#pragma unroll
-      for (int j = 0; j < KEYS / 8; j++)
-#pragma unroll
-        for (int e = 0; e < 4; e++) s[r][j][e] = 0.f;
-#pragma unroll
     for (int d = 0; d < DEPTH / 16; d++) {
       if (!Q_STAYS)
 #pragma unroll
@@ -93,13 +94,13 @@ attention(const __half* __restrict__ q, const __half* __restrict__ k, const __ha
         load_matrices(kf, kt + (j * 16 + lane / 16 * 8 + lane % 8) * K_ROW + d * 16 + lane / 8 % 2 * 8);
 #pragma unroll
         for (int r = 0; r < ROWS; r++) {
-          multiply_add(s[r][2 * j], qf[r][Q_STAYS ? d : 0], kf[0], kf[1]);
-          multiply_add(s[r][2 * j + 1], qf[r][Q_STAYS ? d : 0], kf[2], kf[3]);
+          if (d == 0) multiply(s[r][2 * j], qf[r][0], kf[0], kf[1]), multiply(s[r][2 * j + 1], qf[r][0], kf[2], kf[3]);
+          else multiply_add(s[r][2 * j], qf[r][Q_STAYS ? d : 0], kf[0], kf[1]), multiply_add(s[r][2 * j + 1], qf[r][Q_STAYS ? d : 0], kf[2], kf[3]);
         }
       }
     }
 
-    // ---- softmax, of base 2 as the hardware has it: `scale` holds log2(e) ----
+    // ---- softmax, of base 2 as the hardware has it: `scale` holds log2(e), and is applied together with the maximum ----
     const bool some_hidden = (tile + 1) * KEYS > M || (causal && (tile + 1) * KEYS > first);
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {
@@ -108,7 +109,6 @@ attention(const __half* __restrict__ q, const __half* __restrict__ k, const __ha
       for (int j = 0; j < KEYS / 8; j++)
 #pragma unroll
         for (int e = 0; e < 4; e++) {
-          s[r][j][e] *= scale;
           if (some_hidden) {
             int key = tile * KEYS + j * 8 + lane % 4 * 2 + e % 2, mine = first + (warp * ROWS + r) * 16 + lane / 4 + e / 2 * 8;
             if (key >= M || (causal && key > mine)) s[r][j][e] = NONE;
@@ -119,7 +119,7 @@ attention(const __half* __restrict__ q, const __half* __restrict__ k, const __ha
       for (int h = 0; h < 2; h++) {                                // four lanes have a row between them
         now[h] = fmaxf(now[h], __shfl_xor_sync(0xffffffffu, now[h], 1));
         now[h] = fmaxf(now[h], __shfl_xor_sync(0xffffffffu, now[h], 2));
-        const float shrink = exp2f(most[r][h] - now[h]);           // what was summed under the former maximum
+        const float shrink = exp2f((most[r][h] - now[h]) * scale); // what was summed under the former maximum
         most[r][h] = now[h];
         total[r][h] *= shrink;
 #pragma unroll
@@ -128,7 +128,7 @@ attention(const __half* __restrict__ q, const __half* __restrict__ k, const __ha
 #pragma unroll
       for (int j = 0; j < KEYS / 8; j++)
 #pragma unroll
-        for (int e = 0; e < 4; e++) total[r][e / 2] += s[r][j][e] = exp2f(s[r][j][e] - most[r][e / 2]);
+        for (int e = 0; e < 4; e++) total[r][e / 2] += s[r][j][e] = exp2f(s[r][j][e] * scale - most[r][e / 2] * scale);
     }
 
     // ---- weights times values ----

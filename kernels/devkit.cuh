@@ -4,6 +4,15 @@
 
 #define DEV static __device__ __forceinline__
 
+// Kilobytes of shared memory that a multiprocessor has.   CUDA C++ Programming Guide, table of technical specifications
+#if __CUDA_ARCH__ == 750
+#define MULTIPROCESSOR_KB 64
+#elif __CUDA_ARCH__ == 860 || __CUDA_ARCH__ == 890 || __CUDA_ARCH__ >= 1200
+#define MULTIPROCESSOR_KB 100
+#else
+#define MULTIPROCESSOR_KB 164
+#endif
+
 DEV unsigned shared_address(const void* p) { return (unsigned)__cvta_generic_to_shared(p); }
 
 // Copy 16 bytes to shared memory, zeros unless `ok`; `from` must be readable either way.  They are there after copies_wait and
@@ -56,6 +65,17 @@ DEV void multiply_add(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsign
                : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]) : "r"(a[0]), "r"(a[1]), "r"(b0));
   asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
                : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]) : "r"(a[2]), "r"(a[3]), "r"(b1));
+#endif
+}
+
+// d = a b, which spares setting d to zero.
+DEV void multiply(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+#if __CUDA_ARCH__ >= 800
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%10, %10, %10, %10};"
+               : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "f"(0.f));
+#else
+  d[0] = d[1] = d[2] = d[3] = 0.f;
+  multiply_add(d, a, b0, b1);
 #endif
 }
 

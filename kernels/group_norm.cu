@@ -27,6 +27,7 @@ group_sums(const __half* __restrict__ x, float* sums, int P, int C, int G) {
   const int Z = gridDim.x, z = blockIdx.x, b = blockIdx.y, size = C / G;
   const int from = (int)((long long)P * z / Z), to = (int)((long long)P * (z + 1) / Z);
   const Place p = place(C / 8);
+  const int apart = p.side_by_side * (C / 8);                      // in shared memory, what a thread keeps: so that a warp's lie together
   x += (size_t)b * P * C;
   if (p.row < p.side_by_side)
     for (int column = p.column; column < C / 8; column += p.wide) {
@@ -48,42 +49,49 @@ group_sums(const __half* __restrict__ x, float* sums, int P, int C, int G) {
       }
 #pragma unroll
       for (int e = 0; e < 8; e++) {
-        float* at = shared + 2 * (p.row * C + column * 8 + e);
-        at[0] = sum[e];
-        at[1] = square[e];
+        shared[2 * e * apart + p.row * (C / 8) + column] = sum[e];
+        shared[(2 * e + 1) * apart + p.row * (C / 8) + column] = square[e];
       }
     }
   __syncthreads();                                                 // every channel's sums are there, for whoever has its group
   for (int i = threadIdx.x; i < 2 * G; i += THREADS) {             // sum and square of a group, by two threads
     float total = 0.f;
     for (int r = 0; r < p.side_by_side; r++)
-      for (int c = i / 2 * size; c < (i / 2 + 1) * size; c++) total += shared[2 * (r * C + c) + i % 2];
+      for (int c = i / 2 * size; c < (i / 2 + 1) * size; c++) total += shared[(c % 8 * 2 + i % 2) * apart + r * (C / 8) + c / 8];
     sums[((size_t)b * Z + z) * 2 * G + i] = total;
   }
 }
 
 // y = act((x - mean) / sqrt(variance + eps) * weight + bias), from the sums of Z stretches.
-// Grid: stretches of rows, B.  Block: 256.  Shared: 2 G floats.  Reads x once, writes y once.
+// Grid: stretches of rows, B.  Block: 256.  Shared: 2 G floats, and as many again or 256.  Reads x once, writes y once; each block reads
+// all the sums of its picture, so there should not be many more blocks than fill the GPU.
 extern "C" __global__ void __launch_bounds__(THREADS)
 group_norm(const __half* __restrict__ x, const float* sums, const __half* weight, const __half* bias, __half* __restrict__ y,
            int P, int C, int G, int Z, float eps, int act) {
-  extern __shared__ float shared[];                                // mean and 1 / deviation of each group
-  const int b = blockIdx.y, size = C / G, lane = threadIdx.x % 32;
+  extern __shared__ float shared[];                                // mean and 1 / deviation of each group; then sums of stretches
+  const int b = blockIdx.y, size = C / G;
   const int from = (int)((long long)P * blockIdx.x / gridDim.x), to = (int)((long long)P * (blockIdx.x + 1) / gridDim.x);
+  const int wide = min(2 * G, THREADS), stretches = THREADS / wide, stretch = threadIdx.x / wide;
+  float* parts = shared + 2 * G;
   x += (size_t)b * P * C;
   y += (size_t)b * P * C;
-  for (int g = threadIdx.x / 32; g < G; g += THREADS / 32) {       // a warp for each group
+  if (stretch < stretches)
+    for (int i = threadIdx.x % wide; i < 2 * G; i += wide) {       // a warp reads what lies together
+      float total = 0.f;
+      for (int z = stretch; z < Z; z += stretches) total += sums[((size_t)b * Z + z) * 2 * G + i];
+      parts[stretch * 2 * G + i] = total;
+    }
+  __syncthreads();                                                 // the sums of all stretches are there
+  for (int g = threadIdx.x; g < G; g += THREADS) {
     float sum = 0.f, square = 0.f;
-    for (int z = lane; z < Z; z += 32) {
-      sum += sums[(((size_t)b * Z + z) * G + g) * 2];
-      square += sums[(((size_t)b * Z + z) * G + g) * 2 + 1];
+    for (int i = 0; i < stretches; i++) {
+      sum += parts[(i * G + g) * 2];
+      square += parts[(i * G + g) * 2 + 1];
     }
-    sum = warp_sum(sum) / ((float)P * size);
-    square = warp_sum(square) / ((float)P * size);
-    if (lane == 0) {
-      shared[2 * g] = __half2float(x[g * size]) + sum;
-      shared[2 * g + 1] = rsqrtf(fmaxf(square - sum * sum, 0.f) + eps);
-    }
+    sum /= (float)P * size;
+    square /= (float)P * size;
+    shared[2 * g] = __half2float(x[g * size]) + sum;
+    shared[2 * g + 1] = rsqrtf(fmaxf(square - sum * sum, 0.f) + eps);
   }
   __syncthreads();                                                 // all groups' means are there
   const Place p = place(C / 8);

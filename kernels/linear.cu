@@ -14,28 +14,30 @@ linear(const __half* __restrict__ x, const __half* __restrict__ weight, const __
   int first, last;
   my_steps((K + BK - 1) / BK, first, last);
 
-  auto copy8 = [&](__half* at, const __half* matrix, size_t row, int k, bool ok) {
-    const __half* from = matrix + row * K + k;
-    if (ALIGNED_C) copy16(at, ok && k < K ? from : matrix, ok && k < K);
+  // This thread copies 8 numbers of A_CHUNKS rows of x, and of as many of the weights: always the same rows, each step BK further on.
+  const int row = threadIdx.x / (BK / 8), k_in_tile = threadIdx.x % (BK / 8) * 8, at = in_rows_of_BK(row, k_in_tile);
+  const int m = blockIdx.x * BM + row, n = GEGLU ? blockIdx.y * (BN / 2) + row / 16 * 8 + row % 8 : blockIdx.y * BN + row;
+  const __half* x_row = x + (size_t)(m < M ? m : 0) * K;
+  const __half* weight_row = weight + (size_t)(n < O ? (GEGLU && row / 8 % 2 ? O + n : n) : 0) * K;
+  auto copy8 = [&](__half* to, const __half* rows, int more, int k, bool ok) {         // from the row so many after the first
+    ok = ok && k < K;
+    const __half* from = rows + (ok ? more * K + k : 0);
+    if (ALIGNED_C) copy16(to, from, ok);
     else
-      for (int e = 0; e < 8; e++) at[e] = ok && k + e < K ? from[e] : __ushort_as_half(0);
+      for (int e = 0; e < 8; e++) to[e] = ok && k + e < K ? from[e] : __ushort_as_half(0);
   };
   auto load_a = [&](__half* to, int step) {
 #pragma unroll
-    for (int i = 0; i < A_CHUNKS; i++) {
-      int chunk = threadIdx.x + i * THREADS, row = chunk / (BK / 8), k = chunk % (BK / 8) * 8, m = blockIdx.x * BM + row;
-      copy8(to + row * A_ROW + k, x, m, (first + step) * BK + k, m < M);
-    }
+    for (int i = 0; i < A_CHUNKS; i++)
+      copy8(to + at + i * EVERY * BK, x_row, i * EVERY, (first + step) * BK + k_in_tile, m + i * EVERY < M);
   };
   auto load_b = [&](__half* to, int step) {
+    const int apart = GEGLU ? EVERY / 2 : EVERY;                   // rows of the weights, half of which lie below the other half
     if (!B_ROWS) load_columns(to, weight, (first + step) * BK, blockIdx.y * BN, K, O);
     else
 #pragma unroll
-      for (int i = 0; i < B_CHUNKS; i++) {
-        int chunk = threadIdx.x + i * THREADS, row = chunk / (BK / 8), k = chunk % (BK / 8) * 8;
-        int n = GEGLU ? blockIdx.y * (BN / 2) + row / 16 * 8 + row % 8 : blockIdx.y * BN + row;
-        copy8(to + row * B_ROW + k, weight, GEGLU && row / 8 % 2 ? O + n : n, (first + step) * BK + k, n < O);
-      }
+      for (int i = 0; i < B_CHUNKS; i++)
+        copy8(to + at + i * EVERY * BK, weight_row, i * apart, (first + step) * BK + k_in_tile, n + i * apart < O);
   };
 
   Sums sums;

@@ -6,11 +6,16 @@
 //
 // Where O is no multiple of 8, ALIGNED_O is 0, and rows of y, and of b if it is (K,O), are taken number by number.
 const int BK = 32, THREADS = 32 * (BM / WM) * (BN / WN);
-const int A_ROW = BK + 8;                                          // 8 more than a row needs: so the rows that ldmatrix reads
-const int B_ROW = B_ROWS ? BK + 8 : BN + 8;                        // at once lie in different banks
-const int A_TILE = BM * A_ROW, B_TILE = (B_ROWS ? BN : BK) * B_ROW;
+const int A_TILE = BM * BK, B_TILE = BN * BK;
 const int A_CHUNKS = BM * BK / 8 / THREADS, B_CHUNKS = BN * BK / 8 / THREADS;        // of 8 halves, that a thread copies
+const int EVERY = THREADS / (BK / 8);                              // how many rows of BK lie between two of them
 typedef float Sums[WM / 16][WN / 8][4];
+
+// Where a tile keeps its number at row `row`, column `k`, if its rows are BK long; and at row `k`, column `n`, if they are BN long.  The
+// eights of a row change places, by the row: so the eight rows that ldmatrix reads at once lie in different banks, and so do the eight
+// pieces that a quarter of a warp copies at once.
+DEV int in_rows_of_BK(int row, int k) { return row * BK + (k / 8 ^ row / 2 % (BK / 8)) * 8; }        // k and n: multiples of 8
+DEV int in_rows_of_BN(int k, int n) { return k * BN + (n / 8 ^ k % 8) * 8; }
 
 // sums = the product over `steps` tiles.  load_a(to, step) and load_b(to, step) begin to copy a tile; they are called for
 // steps 0, 1, 2, ... in this order.
@@ -19,6 +24,9 @@ DEV void multiply_tiles(Sums& sums, __half* shared, int steps, LoadA load_a, Loa
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int row = warp / (BN / WN) * WM, column = warp % (BN / WN) * WN;
   __half *a_tiles = shared, *b_tiles = shared + STAGES * A_TILE;
+  const int a_at = in_rows_of_BK(row + lane % 16, lane / 16 * 8);  // what this lane names for ldmatrix; 16 to the right of it lies what
+  const int b_at = B_ROWS ? in_rows_of_BK(column + lane / 16 * 8 + lane % 8, lane / 8 % 2 * 8)              // differs in that bit
+                          : in_rows_of_BN(lane % 16, column + lane / 16 * 8);
 #pragma unroll
   for (int i = 0; i < WM / 16; i++)
 #pragma unroll
@@ -32,25 +40,27 @@ DEV void multiply_tiles(Sums& sums, __half* shared, int steps, LoadA load_a, Loa
     }
     copies_commit();
   }
-  for (int step = 0; step < steps; step++) {
+  for (int step = 0, stage = 0; step < steps; step++) {
     copies_wait<STAGES - 2>();
     __syncthreads();                                               // this tile has landed for all; and all are done with the
     const int next = step + STAGES - 1;                            // one before, which is overwritten now
+    const int before = stage > 0 ? stage - 1 : STAGES - 1;
     if (next < steps) {
-      load_a(a_tiles + next % STAGES * A_TILE, next);
-      load_b(b_tiles + next % STAGES * B_TILE, next);
+      load_a(a_tiles + before * A_TILE, next);
+      load_b(b_tiles + before * B_TILE, next);
     }
     copies_commit();                                               // an empty group too, so that counting them is simple
-    const __half *a = a_tiles + step % STAGES * A_TILE, *b = b_tiles + step % STAGES * B_TILE;
+    const __half *a = a_tiles + stage * A_TILE, *b = b_tiles + stage * B_TILE;
+    stage = stage < STAGES - 1 ? stage + 1 : 0;
 #pragma unroll
     for (int k = 0; k < BK; k += 16) {
       unsigned af[WM / 16][4], bf[WN / 16][4];                     // fragments: a lane's share of 16x16 numbers
 #pragma unroll
-      for (int i = 0; i < WM / 16; i++) load_matrices(af[i], a + (row + i * 16 + lane % 16) * A_ROW + k + lane / 16 * 8);
+      for (int i = 0; i < WM / 16; i++) load_matrices(af[i], a + i * 16 * BK + (a_at ^ k));
 #pragma unroll
       for (int j = 0; j < WN / 16; j++)
-        if (B_ROWS) load_matrices(bf[j], b + (column + j * 16 + lane / 16 * 8 + lane % 8) * B_ROW + k + lane / 8 % 2 * 8);
-        else load_matrices_transposed(bf[j], b + (k + lane % 16) * B_ROW + column + j * 16 + lane / 16 * 8);
+        if (B_ROWS) load_matrices(bf[j], b + j * 16 * BK + (b_at ^ k));
+        else load_matrices_transposed(bf[j], b + k * BN + (b_at ^ j * 16));
 #pragma unroll
       for (int i = 0; i < WM / 16; i++)
 #pragma unroll
@@ -74,16 +84,17 @@ DEV void for_sums(Each each) {
 
 // Copy this thread's chunks of a tile of b stored as (K,O): rows k0 .. k0 + BK, columns n0 .. n0 + BN.
 DEV void load_columns(__half* to, const __half* b, int k0, int n0, int K, int O) {
+  const int rows = THREADS / (BN / 8), n = n0 + threadIdx.x % (BN / 8) * 8;
+  const int k_in_tile = threadIdx.x / (BN / 8), k = k0 + k_in_tile;
+  const __half* from = b + (size_t)k * O + n;
+  to += in_rows_of_BN(k_in_tile, n - n0);
 #pragma unroll
   for (int i = 0; i < B_CHUNKS; i++) {
-    int chunk = threadIdx.x + i * THREADS, k = chunk / (BN / 8), n = chunk % (BN / 8) * 8;
-    __half* at = to + k * B_ROW + n;
-    if (ALIGNED_O) {
-      bool ok = k0 + k < K && n0 + n < O;
-      copy16(at, ok ? b + (size_t)(k0 + k) * O + n0 + n : b, ok);
-    } else {
-      for (int e = 0; e < 8; e++) at[e] = k0 + k < K && n0 + n + e < O ? b[(size_t)(k0 + k) * O + n0 + n + e] : __ushort_as_half(0);
-    }
+    __half* at = to + i * rows * BN;
+    bool ok = k + i * rows < K && n < O;
+    if (ALIGNED_O) copy16(at, ok ? from + i * rows * O : b, ok);
+    else
+      for (int e = 0; e < 8; e++) at[e] = k + i * rows < K && n + e < O ? from[i * rows * O + e] : __ushort_as_half(0);
   }
 }
 
@@ -115,16 +126,34 @@ DEV void store_part(float* parts, int m, int n, int M, int O, float v0, float v1
   if (n + 1 < O) at[1] = v1;
 }
 
-// y = the sum of the parts + bias + add.  Grid: M O / 512, rounded up.  Block: 256 threads, two numbers each.
-// Reads 4 Z + 2 bytes a number, writes 2.
+// y = the sum of the parts + bias + add.  A thread takes 8 numbers of a row at a time, or 2 where O is no multiple of 8.
+// Grid: M O / 2048 or M ((O + 1) / 2) / 256, rounded up.  Block: 256.  Reads 4 Z + 2 bytes a number, writes 2.
 extern "C" __global__ void __launch_bounds__(256)
 add_parts(const float* parts, const __half* bias, const __half* add, __half* y, int Z, int M, int O, int every) {
-  const int rows = (O + 1) / 2;
+  const int together = ALIGNED_O ? 8 : 2, row_has = (O + together - 1) / together;
   const long long i = (long long)blockIdx.x * 256 + threadIdx.x;
-  if (i >= (long long)M * rows) return;
-  const int m = (int)(i / rows), n = (int)(i % rows) * 2;
-  float v[2] = {0.f, 0.f};
-  for (int z = 0; z < Z; z++)
-    for (int e = 0; e < 2 && n + e < O; e++) v[e] += parts[((size_t)z * M + m) * O + n + e];
-  store(y, bias, add, every, m, n, M, O, v[0], v[1]);
+  if (i >= (long long)M * row_has) return;
+  const int m = (unsigned long long)M * row_has >> 32 ? (int)(i / row_has) : (int)((unsigned)i / (unsigned)row_has);
+  const int n = (int)(i - (long long)m * row_has) * together;
+  const size_t at = (size_t)m * O + n, apart = (size_t)M * O;
+  if (ALIGNED_O) {
+    float v[8] = {}, w[8];
+    for (int z = 0; z < Z; z++)
+      for (int e = 0; e < 8; e += 4) {
+        float4 part = *(const float4*)(parts + z * apart + at + e);
+        v[e] += part.x, v[e + 1] += part.y, v[e + 2] += part.z, v[e + 3] += part.w;
+      }
+    const __half* others[2] = {bias ? bias + n : nullptr, add ? add + (size_t)(m / every) * O + n : nullptr};
+    for (const __half* more : others)
+      if (more) {
+        unpack8(w, *(const uint4*)more);
+        for (int e = 0; e < 8; e++) v[e] += w[e];
+      }
+    *(uint4*)(y + at) = pack8(v);
+  } else {
+    float v[2] = {};
+    for (int z = 0; z < Z; z++)
+      for (int e = 0; e < 2 && n + e < O; e++) v[e] += parts[z * apart + at + e];
+    store(y, bias, add, every, m, n, M, O, v[0], v[1]);
+  }
 }

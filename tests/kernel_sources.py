@@ -36,6 +36,7 @@ def variants(cupy, multiprocessors, stages):
             cuda.linear(x, like(K, O).T, like(O))
             cuda.layer_norm(x[:, :1280], like(min(K, 1280)), like(min(K, 1280)))
         cuda.conv2d(like(1, 64, 64, 4), like(1, 1, 4, 4), like(4))
+        cuda.linear(like(2, 1280), like(320, 1280), like(320))
         cuda.group_norm(like(2, 8, 8, 320), like(320), like(320), 32, 1e-5)
         ops.silu(like(2, 1280))
     finally:

@@ -1,6 +1,8 @@
 """Our CUDA kernels in the place of ops.py's definitions, for float16 arrays of CuPy.  Importing this file registers them.
 
 A shape that a kernel does not serve is declined, and the definition computes it."""
+import functools
+import itertools
 import math
 
 import cupy
@@ -10,9 +12,10 @@ from . import ops
 from .launch import device, launch
 
 ACT = {None: 0, "silu": 1, "gelu": 2, "quick_gelu": 3}       # as devkit.cuh counts them
-LARGE, SMALL = (128, 128, 64, 32), (64, 64, 32, 32)          # BM, BN, WM, WN: of a block, of a warp
+PASSES = {(128, 128, 64, 64): 384, (64, 64, 32, 32): 192}    # of a tile, BM, BN of a block and WM, WN of a warp, in a step
 DEEP = 32                                                    # BK
-LEAST_STEPS = 8                                              # of a block that shares the depth
+FEW = 8                                                      # rows of a product that tensor cores do not help
+LEAST_STEPS, MOST_SHARING = 8, 32                            # of a block that shares the depth; blocks that do
 
 
 def half(*arrays):
@@ -32,30 +35,37 @@ def ceil(n, of):
 # ---- what convolutions and linear layers share --------------------------------------------------------------------
 
 
-def tiling(M, O, K):
-    """(BM, BN, WM, WN, blocks that share the depth): large tiles reread less; but every multiprocessor should have one."""
-    multiprocessors = device()[1]
-    tile = next((t for t in (LARGE, SMALL) if ceil(M, t[0]) * ceil(O, t[1]) >= multiprocessors), SMALL)
-    blocks = ceil(M, tile[0]) * ceil(O, tile[1])
-    return *tile, max(1, min(multiprocessors // blocks, ceil(K, DEEP) // LEAST_STEPS))
+@functools.cache
+def tiling(M, O, K, multiprocessors, may_share=True):
+    """(BM, BN, WM, WN, blocks that share the depth): what takes the fewest cycles of the multiprocessor that has most to do.
+
+    A step of a tile, DEEP deep, takes as many as the passes that its warps make over shared memory (counted: tests/bench/counters.py).
+    What is assumed, since nobody has measured it: a block alone on its multiprocessor leaves a third of it idle; beginning and end of a
+    block take as long as three steps; parts are written and read at 32 bytes a cycle, and one more launch takes 2,000."""
+    def cycles(tile, sharing):
+        steps, blocks = ceil(ceil(K, DEEP), sharing) + 3, ceil(M, tile[0]) * ceil(O, tile[1]) * sharing
+        parts = 2000 + sharing * M * O * 2 * 4 / (32 * multiprocessors) if sharing > 1 else 0
+        return steps * PASSES[tile] * max(1.5, ceil(blocks, multiprocessors)) + parts
+
+    most = max(1, min(MOST_SHARING, ceil(K, DEEP) // LEAST_STEPS)) if may_share else 1
+    tile, sharing = min(itertools.product(PASSES, range(1, most + 1)), key=lambda how: cycles(*how))
+    return *tile, sharing
 
 
 def multiply(name, M, O, K, operands, sizes, bias, add, every, by_rows=0, columns=None, **defines):
     """Launch conv2d or linear: their tiles, the memory of parts, and the sum of these.  -> y (M,O)
 
     by_rows: whether the right side is stored as (O,K);  columns: of the product, where GEGLU makes O of 2 O"""
-    BM, BN, WM, WN, sharing = tiling(M, columns or O, K)
-    if columns:                                              # GEGLU is not linear: parts of its sum cannot be added after it
-        sharing = 1
-    stages = 4 if device()[0] >= 80 else 2                   # sm_75 copies while it waits, and has 64 KB
-    b_tile = BN * (DEEP + 8) if by_rows else DEEP * (BN + 8)
+    capability, multiprocessors, most_shared = device()
+    BM, BN, WM, WN, sharing = tiling(M, columns or O, K, multiprocessors, may_share=not columns)       # GEGLU is of the whole sum
+    stages = 2 if capability < 80 else 3 if most_shared < 100 << 10 else 4             # so that two blocks fit; sm_75 copies and waits
     y = cupy.empty((M, O), np.float16)
     parts = cupy.empty((sharing, M, O), np.float32) if sharing > 1 else None
     tile = dict(BM=BM, BN=BN, WM=WM, WN=WN, STAGES=stages, B_ROWS=by_rows, ALIGNED_O=O % 8 == 0, **defines)
     launch(name, ("tile.cuh", f"{name}.cu"), (ceil(M, BM), ceil(columns or O, BN), sharing), 32 * (BM // WM) * (BN // WN),
-           [*operands, bias, add, y, parts, *sizes, every], 2 * stages * (BM * (DEEP + 8) + b_tile), **tile)
+           [*operands, bias, add, y, parts, *sizes, every], 2 * stages * DEEP * (BM + BN), **tile)
     if parts is not None:
-        launch("add_parts", ("tile.cuh", f"{name}.cu"), (ceil(M * ceil(O, 2), 256),), 256,
+        launch("add_parts", ("tile.cuh", f"{name}.cu"), (ceil(M * ceil(O, 2 if O % 8 else 8), 256),), 256,
                [parts, bias, add, y, sharing, M, O, every], **tile)
     return y
 
@@ -66,6 +76,10 @@ def linear_by(x, weight, bias, add=None, every=1, geglu=False):
     by_rows = weight.flags.c_contiguous or geglu
     weight = plain(weight if by_rows else weight.T)
     O = weight.shape[0 if by_rows else 1] // (2 if geglu else 1)
+    if M <= FEW and by_rows and not geglu and K % 8 == 0 and every == 1:
+        y = cupy.empty((M, O), np.float16)
+        launch("linear_few", ("linear_few.cu",), (ceil(O, 8),), 256, [plain(x), weight, bias, add, y, M, K, O], ROWS=2 if M <= 2 else FEW)
+        return y
     return multiply("linear", M, O, K, [plain(x), weight], [M, K, O], bias, add, every, int(by_rows), 2 * O if geglu else None,
                     GEGLU=geglu, ALIGNED_C=K % 8 == 0)
 
@@ -91,8 +105,8 @@ def convolve(x, weight, bias, size, stride, pad, add, up=0):
     O, (H, W) = weight.shape[-1], size
     OH, OW = (H + sum(pad) - 3) // stride + 1, (W + sum(pad) - 3) // stride + 1
     every = 1 if add is None else B * OH * OW // (add.size // O)
-    y = multiply("conv2d", B * OH * OW, O, 9 * C, [plain(x), plain(weight)], [B, h, w, C, O, H, W, OH, OW, stride, pad[0], up], bias,
-                 add if add is None else plain(add), every, ALIGNED_C=C % 8 == 0)
+    y = multiply("conv2d", B * OH * OW, O, 9 * C, [plain(x), plain(weight)], [B, h, w, C, O, H, W, OH, OW, stride, pad[0]], bias,
+                 add if add is None else plain(add), every, ALIGNED_C=C % 8 == 0, UP=up)
     return y.reshape(B, OH, OW, O)
 
 
@@ -165,12 +179,13 @@ def group_norm(x, weight, bias, groups, eps, act=None):
     if C % 8 or C > 4096 or not half(x, weight, bias) or act not in ACT:
         return NotImplemented
     P, x, y = H * W, plain(x), cupy.empty(x.shape, np.float16)
-    Z = max(1, min(128, P // 16))                            # stretches of rows, a block each
+    blocks = ceil(2 * device()[1], B)                        # of a picture: two for each multiprocessor
+    Z = max(1, min(128, P // 16, blocks))                    # stretches of rows, a block each
     sums = cupy.empty((B, Z, groups, 2), np.float32)
     side_by_side = 256 // min(C // 8, 256)
     launch("group_sums", ("group_norm.cu",), (Z, B), 256, [x, sums, P, C, groups], 8 * C * side_by_side)
-    launch("group_norm", ("group_norm.cu",), (max(1, min(4 * device()[1], P // 4)), B), 256,
-           [x, sums, weight, bias, y, P, C, groups, Z, float(eps), ACT[act]], 8 * groups)
+    launch("group_norm", ("group_norm.cu",), (max(1, min(blocks, P // 4)), B), 256,
+           [x, sums, weight, bias, y, P, C, groups, Z, float(eps), ACT[act]], 8 * groups + max(8 * groups, 4 * 256))
     return y
 
 

@@ -181,7 +181,8 @@ def test_matrices_and_asynchronous_copies_are_counted():
     from kernel_sources import devkit
     source = (
         'extern "C" __global__ void k(const __half* x, unsigned* y) {{ __shared__ __align__(16) __half s[8 * 72]; int l = threadIdx.x;\n'
-        'copy16(s + l / 4 * {0} + l % 4 * 8, x + l * 8, l < 24); copies_commit(); copies_wait<0>(); __syncthreads(); unsigned f[4];\n'
+        'copy16(s + l / 4 * {0} + l % 4 * 8, x + l * 8, l < 24); copies_commit(); copies_wait<0>(); __syncthreads();\n'
+        'unsigned f[4]; '
         'load_matrices(f, s + l % 8 * {0}); y[l] = f[0] + f[1] + f[2] + f[3]; }}')
     for row, passes in ((64, 8), (72, 1)):                   # 128 bytes: all eight rows in the same banks;  144: in different ones
         asked = run(devkit() + source.format(row), np.zeros(256, np.float16), np.zeros(32, np.uint32), blocks=[(0, 0, 0)], races=False).asked

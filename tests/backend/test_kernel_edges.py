@@ -63,7 +63,7 @@ def test_a_shared_depth_of_odd_widths(cupy, arch, O):
     from minisd.backend import cuda
     arch(80, 40)
     check(cupy, "conv2d", draw(1, 5, 7, 72), draw(3, 3, 72, O), draw(O), pad=(1, 1), add=draw(1, 5, 7, O))
-    assert cupy.ndarray is not fake.ndarray or cuda.tiling(35, O, 9 * 72)[4] > 1
+    assert cupy.ndarray is not fake.ndarray or cuda.tiling(35, O, 9 * 72, 40)[4] > 1
 
 
 @pytest.mark.parametrize("K, O", [(40, 136), (520, 24)])

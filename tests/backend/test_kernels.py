@@ -29,8 +29,8 @@ from minisd.networks.vae_config import VAEConfig
 from minisd.probe import selftest
 
 MOST_SPILLED = 0                                             # bytes a thread
-REGISTERS = {"attention": 248, "conv2d": 144, "linear": 144, "group_norm": 72, "group_sums": 72, "layer_norm": 72, "add_parts": 40,
-             "activation": 40, "geglu": 40, "concat": 40, "timestep_features": 40}
+REGISTERS = {"attention": 248, "conv2d": 248, "linear": 248, "linear_few": 72, "group_norm": 72, "group_sums": 72, "layer_norm": 72,
+             "add_parts": 40, "activation": 40, "geglu": 40, "concat": 40, "timestep_features": 40}
 
 
 # ---- every kernel, at sizes that divide nothing ------------------------------------------------------------------
@@ -95,8 +95,28 @@ def test_large_tiles_small_tiles_and_shared_depth(cupy, arch, multiprocessors, a
         check(cupy, "linear", draw(140, 520), draw(72, 520), draw(72), **more)
     if cupy.ndarray is fake.ndarray:
         for K in (520, 648):
-            *tile, sharing = cuda.tiling(140, 72, K)
-            assert (tuple(tile) == cuda.LARGE) == (multiprocessors == 1) and (sharing > 1) == (multiprocessors >= 40)
+            *tile, sharing = cuda.tiling(140, 72, K, multiprocessors)
+            assert (tile[0] == 128) == (multiprocessors == 1) and (sharing > 1) == (multiprocessors >= 40)
+
+
+def test_large_tiles_of_a_shared_depth(cupy, arch):
+    from minisd.backend import cuda
+    arch(80, 2)
+    assert cuda.tiling(128, 128, 2880, 2) == (128, 128, 64, 64, 2)
+    check(cupy, "conv2d", draw(2, 8, 8, 320), draw(3, 3, 320, 128), draw(128), pad=(1, 1), add=draw(2, 8, 8, 128))
+
+
+@pytest.mark.parametrize("M", [1, 2, 3, 8, 9])
+@pytest.mark.parametrize("K, O", [(8, 5), (264, 33), (40, 24)])
+def test_linear_layers_of_few_rows(cupy, M, K, O):
+    from minisd.backend import cuda
+    launched = []
+    kernel = cuda.launch
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cuda, "launch", lambda name, *args, **more: (launched.append(name), kernel(name, *args, **more)))
+        check(cupy, "linear", draw(M, K), draw(O, K), draw(O), add=draw(M, O))
+        check(cupy, "linear", draw(M, K), draw(O, K))
+    assert launched[0] == launched[-1] == ("linear_few" if M <= 8 else "linear")
 
 
 @pytest.mark.parametrize("size", [(26, 18), (25, 18), (26, 17), (25, 17)])
@@ -463,33 +483,39 @@ BUGS = [                                                     # (file, what stand
     ("tile.cuh", "__syncthreads();", "", "conv2d"), ("tile.cuh", "copies_wait<STAGES - 2>();", "", "conv2d"),
     ("tile.cuh", "copies_wait<STAGES - 2>();", "copies_wait<STAGES - 1>();", "linear"),
     ("tile.cuh", "if (m >= M || n >= O) return;\n  const size_t", "if (m > M || n >= O) return;\n  const size_t", "linear"),
-    ("tile.cuh", "n0 + n < O;\n      copy16", "n0 + n <= O;\n      copy16", "conv2d"),
-    ("tile.cuh", "next % STAGES * A_TILE", "step % STAGES * A_TILE", "linear"),
+    ("tile.cuh", "< K && n < O;\n    if (ALIGNED_O)", "< K && n <= O;\n    if (ALIGNED_O)", "conv2d"),
+    ("tile.cuh", "load_a(a_tiles + before * A_TILE", "load_a(a_tiles + stage * A_TILE", "linear"),
+    ("tile.cuh", "stage < STAGES - 1 ? stage + 1 : 0", "stage < STAGES - 2 ? stage + 1 : 0", "linear"),
+    ("tile.cuh", "(a_at ^ k)", "(a_at + k)", "linear"), ("tile.cuh", "(b_at ^ j * 16)", "(b_at + j * 16)", "conv2d"),
     ("tile.cuh", "bf[j / 2][j % 2 * 2], bf[j / 2][j % 2 * 2 + 1]", "bf[j / 2][j % 2 * 2 + 1], bf[j / 2][j % 2 * 2]", "linear"),
-    ("tile.cuh", "m / every", "m", "norm_conv2d"),
-    ("linear.cu", "m < M)", "m <= M)", "linear"), ("linear.cu", "ok && k < K);", "ok);", "linear"),
+    ("tile.cuh", "from = (size_t)(m / every)", "from = (size_t)m", "norm_conv2d"),
+    ("linear.cu", "m + i * EVERY < M", "m + i * EVERY <= M", "linear"), ("linear.cu", "ok = ok && k < K;", "ok = ok;", "linear"),
     ("linear.cu", "row / 8 % 2 ? O + n", "row / 8 % 2 ? n", "linear_geglu"),
-    ("conv2d.cu", "(unsigned)row >= (unsigned)H", "row < 0 || row > H", "conv2d"),
-    ("conv2d.cu", "row >> up", "row", "upsample_conv2d"),
+    ("linear.cu", "EVERY / 2 : EVERY", "EVERY : EVERY", "linear_geglu"),
+    ("conv2d.cu", "tap / 3) < (unsigned)H", "tap / 3) <= (unsigned)H", "conv2d"), ("conv2d.cu", "if (m < M && ", "if (", "conv2d"),
+    ("conv2d.cu", "(top[i] + tap / 3 >> 1)", "(top[i] + tap / 3)", "upsample_conv2d"), ("conv2d.cu", "* h - line;", "* h;", "conv2d"),
     ("conv2d.cu", "c >= C; c -= C", "c > C; c -= C", "conv2d"),
     ("attention.cu", "__syncthreads();", "", "attention"), ("attention.cu", "copies_wait<0>();", "", "attention"),
     ("attention.cu", "key >= M", "key > M", "attention"), ("attention.cu", "key > mine", "key >= mine", "attention"),
     ("attention.cu", "if (row >= N) continue;", "", "attention"), ("attention.cu", "from_row + row < all &&", "", "attention"),
-    ("attention.cu", "kf[0], kf[1]", "kf[1], kf[0]", "attention"), ("attention.cu", "total[r][h] *= shrink;", "", "attention"),
-    ("attention.cu", "lane / 8 % 2 * 8);\n#pragma unroll\n        for (int r = 0; r < ROWS; r++) {\n          multiply_add(s",
-     "0);\n#pragma unroll\n        for (int r = 0; r < ROWS; r++) {\n          multiply_add(s", "attention"),
-    ("attention.cu", "tile % 2 * V_TILE, V_ROW, v", "0, V_ROW, v", "attention"),
+    ("attention.cu", "[0], kf[0], kf[1]", "[0], kf[1], kf[0]", "attention"), ("attention.cu", "total[r][h] *= shrink;", "", "attention"),
+    ("attention.cu", "d * 16 + lane / 8 % 2 * 8);", "d * 16);", "attention"),
+    ("attention.cu", "(v_tiles + tile % 2 * V_TILE", "(v_tiles", "attention"), ("attention.cu", "if (d == 0)", "if (d <= 1)", "attention"),
+    ("attention.cu", "(most[r][h] - now[h]) * scale", "most[r][h] - now[h]", "attention"),
     ("group_norm.cu", "__syncthreads();                                                 // every", "// every", "group_norm"),
     ("group_norm.cu", "__syncthreads();                                                 // all", "// all", "group_norm"),
+    ("group_norm.cu", "__syncthreads();                                                 // the sums", "// the sums", "group_norm"),
     ("group_norm.cu", "- sum * sum", "", "group_norm"),
     ("group_norm.cu", "P * (z + 1) / Z)", "P * (z + 1) / Z) + 1", "group_norm"),
+    ("group_norm.cu", "z += stretches", "z += stretches + 1", "group_norm"), ("linear_few.cu", "if (n >= O) return;", "", "linear"),
+    ("linear_few.cu", "lane == 0 && m < M", "lane == 0", "linear"),
     ("layer_norm.cu", "if (row >= R) return;", "", "layer_norm"), ("layer_norm.cu", "c < C ?", "true ?", "layer_norm"),
     ("devkit.cuh", "lanes > 0", "lanes > 1", "layer_norm"),
     ("elementwise.cu", "if (i < n) y[i] = __float2half(act", "y[i] = __float2half(act", "silu"),
 ]
 # more tiles than are under way at a time, and 16-byte copies of weights
 MORE = {"attention": [((draw(1, 40, 64), draw(1, 150, 64), draw(1, 150, 64)), dict(heads=1))],
-        "linear": [((draw(30, 200), draw(24, 200), draw(24)), {})],
+        "linear": [((draw(30, 200), draw(24, 200), draw(24)), {}), ((draw(3, 72), draw(21, 72), draw(21)), {})],
         "conv2d": [((draw(1, 5, 7, 24), draw(3, 3, 24, 24), draw(24)), dict(pad=(1, 1)))]}
 
 

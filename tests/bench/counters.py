@@ -26,7 +26,7 @@ class GPU:
     """What a multiprocessor does in a cycle, how many there are, and what they share.
 
     clock: GHz;  tensor: operations a cycle and multiprocessor, by mma.sync with float32 sums;  memory: GB/s
-    shared, block_shared: KB of shared memory of a multiprocessor, and the most that a block has;  warps, blocks: the most of a multiprocessor"""
+    shared, block_shared: KB of shared memory of a multiprocessor, and of a block at most;  warps, blocks: of a multiprocessor at most"""
     capability: int
     multiprocessors: int
     clock: float
@@ -38,12 +38,12 @@ class GPU:
     blocks: int
 
 
-# Data sheets; limits: CUDA C++ Programming Guide, table of technical specifications.  H100's mma.sync: two thirds of what its data sheet says of wgmma (Luo
-# et al. 2025, arXiv 2501.12084, section on tensor cores).
+# Data sheets; limits: CUDA C++ Programming Guide, table of technical specifications.  H100's mma.sync: two thirds of what its data sheet
+# says of wgmma (Luo et al. 2025, arXiv 2501.12084, on tensor cores).
 GPUS = {"H100": GPU(90, 132, 1.755, 4096 * 2 / 3, 3350, 228, 227, 64, 32), "RTX 4090": GPU(89, 128, 2.52, 512, 1008, 100, 99, 48, 24),
         "T4": GPU(75, 40, 1.59, 1024, 320, 64, 64, 32, 16)}
 SCHEDULERS, REGISTERS = 4, 1 << 16                           # of a multiprocessor
-L2 = 48, 16                                                  # bytes a cycle and multiprocessor: A100's data sheet (5120 in all), and a third of it
+L2 = 48, 16                                                  # bytes a cycle and multiprocessor: A100's (5120 in all), and a third of it
 LAUNCH = .5, 2.                                              # microseconds between two kernels of a graph
 
 

@@ -151,7 +151,8 @@ class Module:
         counts = np.zeros((len(kernel.sites), 2), COUNT)
         if blocks is not None:
             chosen = np.array(blocks, np.uint32).reshape(-1, 3)
-            launch.counts, launch.sites, launch.blocks, launch.block_count = counts.ctypes.data, len(counts), chosen.ctypes.data, len(chosen)
+            launch.counts, launch.sites = counts.ctypes.data, len(counts)
+            launch.blocks, launch.block_count = chosen.ctypes.data, len(chosen)
         if machine().run(getattr(self.built, name), ctypes.byref(launch)):
             lines = [self.where(line) for line in (launch.error_line, launch.other_line) if line]
             raise KernelError(f"{name}: {launch.error.decode()}, at {' and '.join(lines) or 'an unknown line'}")

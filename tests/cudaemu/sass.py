@@ -4,7 +4,7 @@ from collections import Counter
 
 KINDS = {                                                    # of instruction -> the beginnings of their names
     "tensor": "HMMA IMMA", "matrix loads": "LDSM", "global": "LDG STG LDGSTS LDGDEPBAR ATOMG RED", "shared": "LDS STS ATOMS",
-    "float": "FADD FMUL FFMA FMNMX FSEL FSETP FSET FCHK HADD HMUL HFMA HSETP HMNMX MUFU F2F F2I I2F FRND DADD DMUL DFMA DSETP",
+    "float": "FADD FMUL FFMA FMNMX FSEL FSETP FSET FCHK HADD HMUL HFMA HSETP HMNMX MUFU F2F F2FP F2I I2F I2FP FRND DADD DMUL DFMA DSETP",
     "control": "BRA BRX BSSY BSYNC EXIT RET CALL BAR DEPBAR WARPSYNC NOP BMOV BREAK YIELD ERRBAR MEMBAR CCTL VOTE SHFL NANOSLEEP KILL"}
 
 
