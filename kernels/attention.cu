@@ -22,8 +22,9 @@ const float NONE = -1e30f;                                         // the score 
 template <int ROW, int columns, int padded, int COUNT>
 DEV void load_rows(__half* to, const __half* matrix, int from_row, int all, int C) {
   const __half* from = matrix + (size_t)from_row * C;
-#pragma unroll
-  for (int i = 0; i < (COUNT * padded / 8 + THREADS - 1) / THREADS; i++) {
+  const int times = (COUNT * padded / 8 + THREADS - 1) / THREADS, at_a_time = times > 8 ? 4 : times;
+#pragma unroll at_a_time
+  for (int i = 0; i < times; i++) {
     const int chunk = threadIdx.x + i * THREADS, row = chunk / (padded / 8), c = chunk % (padded / 8) * 8;
     if (COUNT * padded / 8 % THREADS && chunk >= COUNT * padded / 8) break;
     const bool ok = from_row + row < all && c < columns;

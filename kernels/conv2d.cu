@@ -63,7 +63,7 @@ conv2d(const __half* __restrict__ x, const __half* __restrict__ weight, const __
 
   Sums sums;
   multiply_tiles(sums, shared, last - first, load_a, load_b);
-  for_sums([&](int i, int j, int half, int m, int n) {
+  for_sums(blockIdx.y * BN, [&](int i, int j, int half, int m, int n) {
     float v0 = sums[i][j][2 * half], v1 = sums[i][j][2 * half + 1];
     if (parts) store_part(parts, m, n, M, O, v0, v1);
     else store(y, bias, add, every, m, n, M, O, v0, v1);

@@ -69,11 +69,11 @@ DEV void multiply_tiles(Sums& sums, __half* shared, int steps, LoadA load_a, Loa
   }
 }
 
-// Call each(i, j, h, m, n) for what this thread holds: sums[i][j][2 h] and the next are y[m][n] and y[m][n + 1].
+// Call each(i, j, h, m, n) for what this thread holds: sums[i][j][2 h] and the next are y[m][n] and y[m][n + 1].  n0: the block's first
 template <class Each>
-DEV void for_sums(Each each) {
+DEV void for_sums(int n0, Each each) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const int row = blockIdx.x * BM + warp / (BN / WN) * WM + lane / 4, column = blockIdx.y * BN + warp % (BN / WN) * WN + lane % 4 * 2;
+  const int row = blockIdx.x * BM + warp / (BN / WN) * WM + lane / 4, column = n0 + warp % (BN / WN) * WN + lane % 4 * 2;
 #pragma unroll
   for (int i = 0; i < WM / 16; i++)
 #pragma unroll
@@ -119,9 +119,9 @@ DEV void my_steps(int all, int& first, int& last) {
   first = (int)((long long)all * blockIdx.z / gridDim.z);
   last = (int)((long long)all * (blockIdx.z + 1) / gridDim.z);
 }
-DEV void store_part(float* parts, int m, int n, int M, int O, float v0, float v1) {
+DEV void store_part(float* parts, int m, int n, int M, int O, float v0, float v1, int each = 1) {
   if (m >= M || n >= O) return;
-  float* at = parts + ((size_t)blockIdx.z * M + m) * O + n;
+  float* at = parts + ((size_t)blockIdx.z * each * M + m) * O + n;             // each: how many such products share the memory of parts
   at[0] = v0;
   if (n + 1 < O) at[1] = v1;
 }

@@ -27,19 +27,19 @@ def wide(value, dtype=np.float64):
 
 
 def relative(found, expected):
-    return float(np.abs(found.astype(np.float64) - expected).max() / np.abs(expected).max())
+    return float(np.abs(np.asarray(found, np.float64) - expected).max() / np.abs(expected).max())
 
 
 def check(cupy, name, *args, version=None, **kwargs):
     """The kernel's error is at most twice that of the definition in float16, or one rounding of the largest value; and at most a hundredth,
     however far off that definition is."""
     with ops.definitions_only():
-        expected = ops.DEFINITIONS[name](*map(wide, args), **{k: wide(v) for k, v in kwargs.items()})
+        expected = np.asarray(ops.DEFINITIONS[name](*map(wide, args), **{k: wide(v) for k, v in kwargs.items()}))
         plain = relative(ops.DEFINITIONS[name](*args, **kwargs), expected)
     run = version or ops.fast_version(name, cupy.ndarray)
     found = run(*upload(cupy, list(args)), **{k: upload(cupy, v) for k, v in kwargs.items()})
     assert found is not NotImplemented, f"{name} declined"
-    found = cupy.asnumpy(found)
+    found = np.asarray([cupy.asnumpy(y) for y in found] if isinstance(found, list) else cupy.asnumpy(found))
     assert found.shape == expected.shape and np.isfinite(found).all()
     error = relative(found, expected)
     assert error <= min(2 * max(plain, 2**-11), 0.01), f"{error:.1e}, the definition in float16 {plain:.1e}"

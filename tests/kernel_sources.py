@@ -33,6 +33,9 @@ def variants(cupy, multiprocessors, stages):
         for rows, K, O, geglu in layer_sizes.LINEARS:
             x = like(rows, K)
             cuda.linear_geglu(x, like(O, K), like(O)) if geglu else cuda.linear(x, like(O, K), like(O))
+            if not geglu:
+                cuda.linears(x, [like(O, K)] * 2)
+                cuda.linears(x, [like(O, K)] * 3)
             cuda.linear(x, like(K, O).T, like(O))
             cuda.layer_norm(x[:, :1280], like(min(K, 1280)), like(min(K, 1280)))
         cuda.conv2d(like(1, 64, 64, 4), like(1, 1, 4, 4), like(4))

@@ -3,19 +3,28 @@
     python train_vae.py --data icons128.tar --out vae --steps 12000
 
 The loss is L1 on every level of a Laplacian pyramid, with weight on flat colour, and a little KL.  At first the encoder is
-also asked that latents 0 to 2 be a thumbnail of the picture, so that colours are right early.  Latents beyond 3 cost: without
-that it learns to keep a few huge ones in a corner, which tell the decoder's norms of the whole picture and show as a spot.
---start takes the first weights from a folder that this wrote."""
+also asked that latents 0 to 2 be a thumbnail of the picture, so that colours are right early.  Latents beyond 3 cost,
+so that a unet finds none that are rare and huge.  --start takes the first weights from a folder that this wrote.
+
+    python train_vae.py --data icons128.tar --start vae --out sharp --sharpen --steps 4000
+
+then trains the decoder alone, against a critic that learns to tell its pictures from real ones (Rombach et al. 2022, appendix G):
+what a loss of distances leaves blurred, between all that it could be, becomes one of them.  Latents stay what they were, so the unet
+can be trained before, beside or after."""
 import argparse
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
+from safetensors.torch import load_file
 from scenes import Scenes
 from training import Run, add_arguments, prepared, rendered
 
-VAE = dict(block_out_channels=(16, 32, 64, 128), layers_per_block=1, norm_num_groups=16, latent_channels=4,
+# Four groups: with sixteen a group of the widest level is one channel, whose mean and size the norm takes away; the network then keeps
+# them in a spot of huge numbers in a corner, which is seen (Karras et al. 2020, section 2, of StyleGAN's droplets).
+VAE = dict(block_out_channels=(16, 32, 64, 128), layers_per_block=1, norm_num_groups=4, latent_channels=4,
            down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4)
 
 
@@ -30,14 +39,42 @@ def pyramid_loss(found, wanted):
     return total + 4 * F.avg_pool2d(difference, 8).abs().mean()
 
 
+class Critic(torch.nn.Sequential):
+    """(B,3,H,W) -> (B,1,H/8,W/8): how real each patch looks.   Isola et al. 2017, section 3.2.2."""
+
+    def __init__(self, widths=(3, 32, 64, 128)):
+        conv = torch.nn.Conv2d
+        inner = [[conv(a, b, 4, 2, 1), torch.nn.GroupNorm(4, b), torch.nn.LeakyReLU(.2)] for a, b in zip(widths, widths[1:])]
+        super().__init__(*(layer for layers in inner for layer in layers), conv(widths[-1], 1, 3, 1, 1))
+
+    def learn(self, adam, real, made):
+        """One step: more than 1 for real pictures, less than -1 for made ones."""
+        adam.zero_grad()
+        (F.relu(1 - self(real)).mean() + F.relu(1 + self(made)).mean()).backward()
+        adam.step()
+
+    def weighed(self, made, distance, last):
+        """The decoder's loss by the critic, weighed so that it moves the last layer half as much as `distance` does."""
+        loss = -self(made).mean()
+        sizes = [torch.autograd.grad(part, last, retain_graph=True)[0].norm() for part in (distance, loss)]
+        return .5 * (sizes[0] / (sizes[1] + 1e-6)).clamp(max=1e4).detach() * loss
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(p, batch=8, rate=2e-3)
     p.add_argument("--kl", type=float, default=2e-6)
-    p.add_argument("--start", help="a vae to take the first weights from")
+    p.add_argument("--start", type=Path, help="a vae to take the first weights from")
+    p.add_argument("--sharpen", action="store_true", help="train the decoder alone, with a critic")
     a = p.parse_args()
-    vae = AutoencoderKL.from_pretrained(a.start, torch_dtype=torch.float32) if a.start else AutoencoderKL(sample_size=a.size, **VAE)
-    vae = prepared(vae, a)
+    vae = AutoencoderKL(sample_size=a.size, **VAE)
+    if a.start:
+        vae.load_state_dict(load_file(a.start / "diffusion_pytorch_model.safetensors"))
+    vae, critic = prepared(vae, a), Critic().to(a.device, memory_format=torch.channels_last)
+    adam = torch.optim.Adam(critic.parameters(), 2e-4, betas=(.5, .9))
+    if a.sharpen:
+        vae.encoder.requires_grad_(False)
+        vae.quant_conv.requires_grad_(False)
     scenes = Scenes(a.data, every_icon=True)
 
     def pictures(rng, n):                                    # four in five are training scenes
@@ -57,16 +94,21 @@ def main():
         vae.save_pretrained(a.out)
         run.tell(f"{decibels:.2f} dB on {len(held)} pictures, scaling factor {vae.config.scaling_factor}")
 
-    run = Run(a, {"vae": vae}, save, decay=.998)
+    run = Run(a, {"vae": vae}, save, decay=.998, others={"critic": critic, "adam": adam} if a.sharpen else None)
     for share in run.steps():
         x = queue.get().to(a.device, memory_format=torch.channels_last)
         with torch.autocast(a.device, torch.bfloat16, enabled=a.bfloat16):
             latent = vae.encode(x).latent_dist
             out = vae.decode(latent.sample()).sample
+        if a.sharpen:
+            out, distance = out.float(), pyramid_loss(out.float(), x)
+            run.learn(distance + critic.weighed(out, distance, vae.decoder.conv_out.weight))
+            critic.learn(adam, x, out.detach())
+            continue
         mean, logvar = latent.mean.float(), latent.logvar.float()
         kl = .5 * (mean**2 + logvar.exp() - 1 - logvar).sum((1, 2, 3)).mean()
         thumbnail = F.avg_pool2d(x, a.size // mean.shape[-1])
-        like = 4 * max(.02, 1 - 2 * share) * (mean[:, :3] - thumbnail).pow(2).mean()
+        like = (.08 if a.start else 4 * max(.02, 1 - 2 * share)) * (mean[:, :3] - thumbnail).pow(2).mean()
         run.learn(pyramid_loss(out.float(), x) + a.kl * kl + like + 10 * F.relu(mean.abs() - 3).pow(2).mean())
 
 

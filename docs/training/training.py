@@ -58,7 +58,7 @@ class Optimizer:
     al. 2025).  (torch.optim.Muon computes in bfloat16, which most CPUs do slowly, and takes no filters.)"""
 
     def __init__(self, models, rate, plain=("embedding", "conv_in", "conv_out"), decay=.01, momentum=.95):
-        named = [(name, w) for model in models for name, w in model.named_parameters()]
+        named = [(name, w) for model in models for name, w in model.named_parameters() if w.requires_grad]
         self.matrices = [w for name, w in named if w.ndim > 1 and not any(p in name for p in plain)]
         others = [w for name, w in named if w.ndim < 2 or any(p in name for p in plain)]
         self.weights, self.decay, self.momentum = [*self.matrices, *others], decay, momentum
@@ -92,11 +92,13 @@ class Run:
 
     for share in run.steps(): compute a loss; run.learn(loss)"""
 
-    def __init__(self, a, models, save, decay=.999):
-        """models: {name: module};  save(): writes the result, called with the averaged weights in the models' place."""
+    def __init__(self, a, models, save, decay=.999, others=None):
+        """models: {name: module};  save(): writes the result, called with the averaged weights in the models' place.
+        others: {name: what has a state_dict}, kept in the checkpoint, that learns in some other way"""
         torch.manual_seed(0)
         torch.set_num_threads(a.threads)
         self.a, self.models, self.save, self.decay, self.step, self.before, self.losses = a, models, save, decay, 0, 0.0, []
+        self.others = others or {}
         self.optimizer = Optimizer(models.values(), a.rate)
         self.average = [w.detach().clone() for w in self.optimizer.weights]
         a.out.mkdir(parents=True, exist_ok=True)
@@ -105,6 +107,8 @@ class Run:
             c = torch.load(self.checkpoint, map_location=a.device, weights_only=True)
             for name, model in models.items():
                 model.load_state_dict(c["models"][name])
+            for name, other in self.others.items():
+                other.load_state_dict(c["others"][name])
             self.optimizer.load(c["optimizer"])
             self.average, self.step, self.before = c["average"], c["step"], c["minutes"]
             torch.manual_seed(self.step)
@@ -149,7 +153,8 @@ class Run:
         """The checkpoint, and the result with the averaged weights."""
         part = self.checkpoint.with_suffix(".part")
         torch.save(dict(models={name: model.state_dict() for name, model in self.models.items()}, average=self.average, step=self.step,
-                        optimizer=self.optimizer.state(), minutes=minutes), part)
+                        optimizer=self.optimizer.state(), minutes=minutes,
+                        others={name: other.state_dict() for name, other in self.others.items()}), part)
         part.replace(self.checkpoint)
         with torch.no_grad():
             kept = [w.detach().clone() for w in self.optimizer.weights]

@@ -36,15 +36,16 @@ def ceil(n, of):
 
 
 @functools.cache
-def tiling(M, O, K, multiprocessors, may_share=True):
-    """(BM, BN, WM, WN, blocks that share the depth): what takes the fewest cycles of the multiprocessor that has most to do.
+def tiling(M, O, K, multiprocessors, may_share=True, each=1):
+    """(BM, BN, WM, WN, blocks that share the depth): what takes the fewest cycles of the multiprocessor that has most to do, of `each`
+    such products at a time.
 
     A step of a tile, DEEP deep, takes as many as the passes that its warps make over shared memory (counted: tests/bench/counters.py).
     What is assumed, since nobody has measured it: a block alone on its multiprocessor leaves a third of it idle; beginning and end of a
     block take as long as three steps; parts are written and read at 32 bytes a cycle, and one more launch takes 2,000."""
     def cycles(tile, sharing):
-        steps, blocks = ceil(ceil(K, DEEP), sharing) + 3, ceil(M, tile[0]) * ceil(O, tile[1]) * sharing
-        parts = 2000 + sharing * M * O * 2 * 4 / (32 * multiprocessors) if sharing > 1 else 0
+        steps, blocks = ceil(ceil(K, DEEP), sharing) + 3, ceil(M, tile[0]) * ceil(O, tile[1]) * sharing * each
+        parts = 2000 + each * sharing * M * O * 2 * 4 / (32 * multiprocessors) if sharing > 1 else 0
         return steps * PASSES[tile] * max(1.5, ceil(blocks, multiprocessors)) + parts
 
     most = max(1, min(MOST_SHARING, ceil(K, DEEP) // LEAST_STEPS)) if may_share else 1
@@ -52,21 +53,22 @@ def tiling(M, O, K, multiprocessors, may_share=True):
     return *tile, sharing
 
 
-def multiply(name, M, O, K, operands, sizes, bias, add, every, by_rows=0, columns=None, **defines):
-    """Launch conv2d or linear: their tiles, the memory of parts, and the sum of these.  -> y (M,O)
+def multiply(name, M, O, K, operands, sizes, bias, add, every, by_rows=0, columns=None, each=1, **defines):
+    """Launch conv2d or linear: their tiles, the memory of parts, and the sum of these.  -> y (each M,O)
 
-    by_rows: whether the right side is stored as (O,K);  columns: of the product, where GEGLU makes O of 2 O"""
+    by_rows: whether the right side is stored as (O,K);  columns: of the product, where GEGLU makes O of 2 O
+    each: how many weights there are, for one left side, without bias and addend"""
     capability, multiprocessors, most_shared = device()
-    BM, BN, WM, WN, sharing = tiling(M, columns or O, K, multiprocessors, may_share=not columns)       # GEGLU is of the whole sum
+    BM, BN, WM, WN, sharing = tiling(M, columns or O, K, multiprocessors, not columns, each)       # GEGLU is of the whole sum
     stages = 2 if capability < 80 else 3 if most_shared < 100 << 10 else 4             # so that two blocks fit; sm_75 copies and waits
-    y = cupy.empty((M, O), np.float16)
-    parts = cupy.empty((sharing, M, O), np.float32) if sharing > 1 else None
+    y = cupy.empty((each * M, O), np.float16)
+    parts = cupy.empty((sharing, each * M, O), np.float32) if sharing > 1 else None
     tile = dict(BM=BM, BN=BN, WM=WM, WN=WN, STAGES=stages, B_ROWS=by_rows, ALIGNED_O=O % 8 == 0, **defines)
-    launch(name, ("tile.cuh", f"{name}.cu"), (ceil(M, BM), ceil(columns or O, BN), sharing), 32 * (BM // WM) * (BN // WN),
+    launch(name, ("tile.cuh", f"{name}.cu"), (ceil(M, BM), ceil(columns or O, BN) * each, sharing), 32 * (BM // WM) * (BN // WN),
            [*operands, bias, add, y, parts, *sizes, every], 2 * stages * DEEP * (BM + BN), **tile)
     if parts is not None:
-        launch("add_parts", ("tile.cuh", f"{name}.cu"), (ceil(M * ceil(O, 2 if O % 8 else 8), 256),), 256,
-               [parts, bias, add, y, sharing, M, O, every], **tile)
+        launch("add_parts", ("tile.cuh", f"{name}.cu"), (ceil(each * M * ceil(O, 2 if O % 8 else 8), 256),), 256,
+               [parts, bias, add, y, sharing, each * M, O, every], **tile)
     return y
 
 
@@ -80,8 +82,8 @@ def linear_by(x, weight, bias, add=None, every=1, geglu=False):
         y = cupy.empty((M, O), np.float16)
         launch("linear_few", ("linear_few.cu",), (ceil(O, 8),), 256, [plain(x), weight, bias, add, y, M, K, O], ROWS=2 if M <= 2 else FEW)
         return y
-    return multiply("linear", M, O, K, [plain(x), weight], [M, K, O], bias, add, every, int(by_rows), 2 * O if geglu else None,
-                    GEGLU=geglu, ALIGNED_C=K % 8 == 0)
+    return multiply("linear", M, O, K, [plain(x), weight, None, None], [M, K, O], bias, add, every, int(by_rows),
+                    2 * O if geglu else None, GEGLU=geglu, ALIGNED_C=K % 8 == 0, EACH=1)
 
 
 @ops.fast(cupy.ndarray)
@@ -90,6 +92,17 @@ def linear(x, weight, bias=None, add=None):
         return NotImplemented
     y = linear_by(x.reshape(-1, x.shape[-1]), weight, bias, add if add is None else plain(add))
     return y.reshape(*x.shape[:-1], -1)
+
+
+@ops.fast(cupy.ndarray)
+def linears(x, weights):
+    M, (O, K), each = x.size // max(1, x.shape[-1]), weights[0].shape, len(weights)
+    if (not half(x, *weights) or any(w.shape != (O, K) or not w.flags.c_contiguous for w in weights) or not 2 <= each <= 3
+            or O % 8 or M <= FEW):
+        return NotImplemented
+    operands = [plain(x.reshape(-1, K)), *map(plain, weights), *[None] * (3 - each)]
+    y = multiply("linear", M, O, K, operands, [M, K, O], None, None, 1, 1, each=each, GEGLU=0, ALIGNED_C=K % 8 == 0, EACH=each)
+    return [part.reshape(*x.shape[:-1], O) for part in y.reshape(each, M, O)]
 
 
 @ops.fast(cupy.ndarray)

@@ -200,6 +200,12 @@ def linear(x, weight, bias=None, add=None):
 
 
 @operation
+def linears(x, weights):
+    """x (...,C), weights [(O,C), ...] -> [(...,O), ...]: linear layers of the same numbers, without biases."""
+    return [linear(x, weight) for weight in weights]
+
+
+@operation
 def linear_geglu(x, weight, bias):
     """x (...,C), weight (2O,C) -> (...,O): a linear layer, then geglu."""
     return geglu(linear(x, weight, bias))

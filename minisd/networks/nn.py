@@ -130,7 +130,11 @@ def attend(p, x, context, heads, bias=False):
     """Queries from x (B,N,C), keys and values from context (B,M,D) -> (B,N,C), before the output's linear layer.
 
     bias: whether q, k and v have one"""
-    return ops.attention(linear(p.to_q, x, bias), linear(p.to_k, context, bias), linear(p.to_v, context, bias), heads)
+    if bias or ops.is_observed():
+        return ops.attention(linear(p.to_q, x, bias), linear(p.to_k, context, bias), linear(p.to_v, context, bias), heads)
+    if x is context:                                         # the same in fewer launches of a GPU
+        return ops.attention(*ops.linears(x, [p.to_q.weight, p.to_k.weight, p.to_v.weight]), heads)
+    return ops.attention(ops.linear(x, p.to_q.weight), *ops.linears(context, [p.to_k.weight, p.to_v.weight]), heads)
 
 
 def attention(p, x, context, heads, add):

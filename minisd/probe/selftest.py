@@ -17,6 +17,8 @@ def cases(draw):
     yield "vector_of", (draw(2, 5, 6), np.array([[1, 9, 2, 9, 9], [9, 0, 0, 1, 2]]), 9), {}
     yield "linear", (wide, draw(20, 48), draw(20)), {}
     yield "linear", (wide, draw(20, 48)), {}
+    yield "linears", (wide, [draw(24, 48), draw(24, 48), draw(24, 48)]), {}
+    yield "linears", (wide, [draw(40, 48), draw(40, 48)]), {}
     yield "linear", (wide, draw(20, 48), draw(20), draw(2, 37, 20)), {}
     yield "linear_geglu", (wide, draw(40, 48), draw(40)), {}
     yield "layer_norm", (wide, draw(48), draw(48)), {}
@@ -84,10 +86,10 @@ def selftest(seed=0, device="cpu"):
         lowered = given(lambda a: a.astype(dtype))
         exact = given(lambda a: a.astype(dtype).astype(np.float64))
         with ops.definitions_only():
-            expected = ops.DEFINITIONS[name](*exact[0], **exact[1])
+            expected = np.asarray(ops.DEFINITIONS[name](*exact[0], **exact[1]))
 
         def error(found, expected=expected):
-            return float(np.abs(found.astype(np.float64) - expected).max() / np.abs(expected).max())
+            return float(np.abs(np.asarray(found, np.float64) - expected).max() / np.abs(expected).max())
 
         args, kwargs = lowered if device == "cpu" else given(lambda a: place.upload(a.astype(dtype)))
         found, fast = ops.serve(name, *args, **kwargs)
@@ -96,7 +98,7 @@ def selftest(seed=0, device="cpu"):
         if device != "cpu":
             with ops.definitions_only():
                 bound = 2 * max(error(ops.DEFINITIONS[name](*lowered[0], **lowered[1])), 2**-11)
-        found = place.download(found)
+        found = list(map(place.download, found)) if isinstance(found, list) else place.download(found)
         arrays = [a for arg in args for a in (arg if isinstance(arg, list) else [arg])]
         shapes = " ".join(str(a.shape).replace(" ", "") for a in arrays if hasattr(a, "shape"))
         rows.append((name, shapes, version, error(found), error(found) <= bound))

@@ -185,7 +185,8 @@ def test_matrices_and_asynchronous_copies_are_counted():
         'unsigned f[4]; '
         'load_matrices(f, s + l % 8 * {0}); y[l] = f[0] + f[1] + f[2] + f[3]; }}')
     for row, passes in ((64, 8), (72, 1)):                   # 128 bytes: all eight rows in the same banks;  144: in different ones
-        asked = run(devkit() + source.format(row), np.zeros(256, np.float16), np.zeros(32, np.uint32), blocks=[(0, 0, 0)], races=False).asked
+        given = np.zeros(256, np.float16), np.zeros(32, np.uint32)
+        asked = run(devkit() + source.format(row), *given, blocks=[(0, 0, 0)], races=False).asked
         [copy] = [(there, shared) for op, _, there, shared in asked if op.startswith("cp.async")]
         assert copy[0]["lanes"] == 24 and copy[1]["lanes"] == 32, "24 lanes fetch, and all of them write"
         [matrix] = [shared for op, _, _, shared in asked if op.startswith("ldmatrix")]

@@ -110,7 +110,8 @@ def launched(emulated, monkeypatch):
     for d in (40, 80, 160, 512):
         cuda.attention(*[e(draw(1, 3, d))] * 3, 1)
     cuda.conv2d(e(draw(1, 4, 4, 8)), e(draw(3, 3, 8, 8)), pad=(1, 1))
-    cuda.linear(e(draw(4, 8)), e(draw(8, 8)))
+    for rows in (4, 9):
+        cuda.linear(e(draw(rows, 8)), e(draw(8, 8)))
     cuda.layer_norm(e(draw(4, 8)), *vector)
     cuda.group_norm(e(draw(1, 2, 2, 8)), *vector, 2, 1e-5)
     return asked
@@ -120,7 +121,7 @@ def test_no_block_is_larger_than_its_kernel_was_compiled_for(emulated, monkeypat
     """A block above __launch_bounds__ does not start on a GPU."""
     from minisd.backend.launch import source
     asked = launched(emulated, monkeypatch)
-    assert {name for name, *_ in asked} >= {"attention", "conv2d", "linear", "layer_norm", "group_norm"}
+    assert {name for name, *_ in asked} >= {"attention", "conv2d", "linear", "linear_few", "layer_norm", "group_norm"}
     for name, files, block, defines in asked:
         ptx, _ = nvrtc.compile(source(files, defines), 80, ptx=True)
         bound = re.search(rf"\.entry {name}\(.*?\)\s*\.maxntid (\d+)", ptx, re.S)
