@@ -2,9 +2,10 @@
 
     python train_vae.py --data icons128.tar --out vae --steps 12000
 
-The loss is L1 on every level of a Laplacian pyramid, with weight on flat colour, and a little KL.  At first the encoder is
-also asked that latents 0 to 2 be a thumbnail of the picture, so that colours are right early.  Latents beyond 3 cost,
-so that a unet finds none that are rare and huge.  --start takes the first weights from a folder that this wrote.
+The loss is L1 on every level of a Laplacian pyramid, with weight on flat colour, and a little KL.  At first the encoder is also asked
+that latents 0 to 2 be a thumbnail of the picture, so that colours are right early; for longer, and one latent alone would be left
+for everything else.  Latents beyond 3 cost, so that a unet finds none that are rare and huge.  --start takes the first weights from a
+folder that this wrote.
 
     python train_vae.py --data icons128.tar --start vae --out sharp --sharpen --steps 4000
 
@@ -108,7 +109,7 @@ def main():
         mean, logvar = latent.mean.float(), latent.logvar.float()
         kl = .5 * (mean**2 + logvar.exp() - 1 - logvar).sum((1, 2, 3)).mean()
         thumbnail = F.avg_pool2d(x, a.size // mean.shape[-1])
-        like = (.08 if a.start else 4 * max(.02, 1 - 2 * share)) * (mean[:, :3] - thumbnail).pow(2).mean()
+        like = (0 if a.start else 4 * max(0, 1 - 2.5 * share)) * (mean[:, :3] - thumbnail).pow(2).mean()
         run.learn(pyramid_loss(out.float(), x) + a.kl * kl + like + 10 * F.relu(mean.abs() - 3).pow(2).mean())
 
 
