@@ -27,8 +27,9 @@ def run(step, cupy, *arrays):
         x, weight, bias = arrays
         (B, H, W, C), O = x.shape, weight.shape[-1]
         y = cupy.empty((B, H, W, O), np.float16)
-        grid = (ceil(y.size, 256),) if name.startswith("1") else (ceil(B * H * W, 64), ceil(O, 64))
-        launch(what, files, grid, 128 if name.startswith("3") else 256, [x, weight, bias, y, B, H, W, C, O])
+        side = 128 if name.startswith("4") else 64
+        grid = (ceil(y.size, 256),) if name.startswith("1") else (ceil(B * H * W, side), ceil(O, side))
+        launch(what, files, grid, 128 if name[0] in "34" else 256, [x, weight, bias, y, B, H, W, C, O])
         return y
     x, weight, bias, groups, eps = arrays
     (B, H, W, C), y, Z = x.shape, cupy.empty(x.shape, np.float16), max(1, min(128, x.shape[1] * x.shape[2] // 16))

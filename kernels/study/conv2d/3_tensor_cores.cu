@@ -3,9 +3,6 @@
 // Changed: tiles are halves, 32 deep, copied 16 bytes at a time: eight neighbouring columns of `a` are eight channels of one pixel, since C
 // is a multiple of 8 here, as O is.  Each of four warps has 32x32 outputs: 8 instructions for each 16 of the depth.
 //
-// The shipped kernel is step 4: tiles travel while earlier ones are computed, larger ones where there is work enough, and what follows the
-// convolution is added before the result is written.
-//
 // Grid: positions / 64, O / 64.  Block: 128.   Arrays as in step 1.
 extern "C" __global__ void conv2d(const __half* x, const __half* weight, const __half* bias, __half* y, int B, int H, int W, int C, int O) {
   __shared__ __align__(16) __half a[64 * 40], b[32 * 72];          // rows of 32 and 64, and 8 more so that ldmatrix meets no bank twice
