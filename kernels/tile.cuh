@@ -24,9 +24,9 @@ DEV void multiply_tiles(Sums& sums, __half* shared, int steps, LoadA load_a, Loa
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int row = warp / (BN / WN) * WM, column = warp % (BN / WN) * WN;
   __half *a_tiles = shared, *b_tiles = shared + STAGES * A_TILE;
-  const int a_at = in_rows_of_BK(row + lane % 16, lane / 16 * 8);  // what this lane names for ldmatrix; 16 to the right of it lies what
-  const int b_at = B_ROWS ? in_rows_of_BK(column + lane / 16 * 8 + lane % 8, lane / 8 % 2 * 8)              // differs in that bit
-                          : in_rows_of_BN(lane % 16, column + lane / 16 * 8);
+  // What this lane names for ldmatrix.  A multiple of 16 further along the row, its place has just those bits turned over.
+  const int a_at = in_rows_of_BK(row + lane % 16, lane / 16 * 8);
+  const int b_at = B_ROWS ? in_rows_of_BK(column + lane / 16 * 8 + lane % 8, lane / 8 % 2 * 8) : in_rows_of_BN(lane % 16, column + lane / 16 * 8);
 #pragma unroll
   for (int i = 0; i < WM / 16; i++)
 #pragma unroll

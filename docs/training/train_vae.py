@@ -15,18 +15,16 @@ what a loss of distances leaves blurred, between all that it could be, becomes o
 can be trained before, beside or after."""
 import argparse
 import math
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
-from safetensors.torch import load_file
 from scenes import Scenes
 from training import Run, add_arguments, prepared, rendered
 
-# Four groups: with sixteen a group of the widest level is one channel, whose mean and size the norm takes away; the network then keeps
-# them in a spot of huge numbers in a corner, which is seen (Karras et al. 2020, section 2, of StyleGAN's droplets).
+# Four groups: with sixteen a group of the widest level is one channel, whose mean and size the norm takes away.  A spot in a corner, by
+# which the network seemed to keep them, faded with four (Karras et al. 2020, section 2, of StyleGAN's droplets).
 VAE = dict(block_out_channels=(16, 32, 64, 128), layers_per_block=1, norm_num_groups=4, latent_channels=4,
            down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4)
 
@@ -67,12 +65,10 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(p, batch=8, rate=2e-3)
     p.add_argument("--noise", type=float, default=.1, help="spread of what is added to latents, as a unet's will be off by something")
-    p.add_argument("--start", type=Path, help="a vae to take the first weights from")
+    p.add_argument("--start", help="a vae to take the first weights from")
     p.add_argument("--sharpen", action="store_true", help="train the decoder alone, with a critic")
     a = p.parse_args()
-    vae = AutoencoderKL(sample_size=a.size, **VAE)
-    if a.start:
-        vae.load_state_dict(load_file(a.start / "diffusion_pytorch_model.safetensors"))
+    vae = AutoencoderKL.from_pretrained(a.start, torch_dtype=torch.float32) if a.start else AutoencoderKL(sample_size=a.size, **VAE)
     vae, critic = prepared(vae, a), Critic().to(a.device, memory_format=torch.channels_last)
     adam = torch.optim.Adam(critic.parameters(), 2e-4, betas=(.5, .9))
     if a.sharpen:
@@ -93,7 +89,8 @@ def main():
         out = torch.cat([vae.decode(part).sample for part in z.split(16)]).clamp(-1, 1)
         vae.train()
         decibels = float((-10 * torch.log10(((out - held) / 2).pow(2).mean((1, 2, 3)))).mean())
-        vae.register_to_config(scaling_factor=round(1 / float(z.std()), 5))
+        if not a.sharpen:                                    # latents stay what they were, and so does their scale
+            vae.register_to_config(scaling_factor=round(1 / float(z.std()), 5))
         vae.save_pretrained(a.out)
         run.tell(f"{decibels:.2f} dB on {len(held)} pictures, scaling factor {vae.config.scaling_factor}")
 

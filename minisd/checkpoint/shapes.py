@@ -120,7 +120,7 @@ def geglu(x):
     return Shape((*x.shape[:-1], x.shape[-1] // 2) if known(x) else None, x.name)
 
 
-for _name in ("linears", "linear_geglu", "norm_conv2d", "residual_block", "upsample_conv2d"):                           # made of others
+for _name in ("linears", "linear_geglu", "norm_conv2d", "residual_block", "upsample_conv2d"):          # made of others
     ops.fast(Shape, _name)(ops.DEFINITIONS[_name])
 
 

@@ -4,21 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cudaemu import fake, machine, sass
+from cudaemu import machine, sass
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "bench"))
 import counters
 
 pytestmark = pytest.mark.skipif(machine.missing() is not None, reason=str(machine.missing()))
 H100 = counters.GPUS["H100"]
-
-
-@pytest.fixture
-def cupy(monkeypatch):
-    monkeypatch.setitem(sys.modules, "cupy", None)
-    library = fake.install()
-    import minisd.backend.cuda  # noqa: F401  (registers itself)
-    return library
 
 
 def found(cupy, name, *shapes, gpu=H100, **kwargs):
@@ -30,9 +22,9 @@ def found(cupy, name, *shapes, gpu=H100, **kwargs):
     return {c.name: c for _, c, _ in launches.counters()}
 
 
-def test_a_convolution(cupy):
+def test_a_convolution(emulated):
     """(2,32,32,640) -> 640: a depth of 5760 in 180 steps, shared by three; 16 x 5 tiles."""
-    c = found(cupy, "conv2d", (2, 32, 32, 640), (3, 3, 640, 640), (640,), pad=(1, 1))
+    c = found(emulated, "conv2d", (2, 32, 32, 640), (3, 3, 640, 640), (640,), pad=(1, 1))
     conv, parts = c["conv2d"], c["add_parts"]
     assert (conv.blocks, conv.warps, conv.depth) == (16 * 5 * 3, 4, 16) and conv.operations == 2 * 2048 * 640 * 5760
     assert conv.products / conv.matrix_loads == 4 and conv.shared == 4 * (128 + 128) * 32 * 2
@@ -48,8 +40,8 @@ def test_a_convolution(cupy):
         assert conv.loop["tensor"] == 64 and conv.loop["matrix loads"] == 16
 
 
-def test_attention(cupy):
-    c = found(cupy, "attention", (2, 1024, 320), (2, 1024, 320), (2, 1024, 320), heads=8)["attention"]
+def test_attention(emulated):
+    c = found(emulated, "attention", (2, 1024, 320), (2, 1024, 320), (2, 1024, 320), heads=8)["attention"]
     assert c.operations == 2 * 8 * (2 * 1024 * 1024 * (48 + 40)), "scores over 48, of which 8 are zeros"
     assert c.blocks == 8 * 8 * 2 and c.resident(H100) == 3
 
@@ -63,27 +55,27 @@ SERVED = {"conv2d": ((2, 16, 16, 320), (3, 3, 320, 320), (320,), dict(pad=(1, 1)
 
 @pytest.mark.parametrize("gpu", counters.GPUS)
 @pytest.mark.parametrize("name", SERVED)
-def test_products_wait_for_no_bank(cupy, name, gpu):
+def test_products_wait_for_no_bank(emulated, name, gpu):
     """What they read and write of shared memory takes as few passes as it can."""
     *shapes, kwargs = SERVED[name]
-    for c in found(cupy, name.partition(",")[0], *shapes, gpu=counters.GPUS[gpu], **kwargs).values():
-        assert c.passes <= 1.15 * c.least_passes, c.name       # attention's rows of 40 are read and written with a few meetings
+    for c in found(emulated, name.partition(",")[0], *shapes, gpu=counters.GPUS[gpu], **kwargs).values():
+        assert c.passes <= (1.15 if c.name == "attention" else 1) * c.least_passes, c.name
 
 
-def test_group_norm_reads_little_more_than_its_picture(cupy):
+def test_group_norm_reads_little_more_than_its_picture(emulated):
     """Each block reads all sums of its picture: with many blocks, or a stride between lanes, that was 35 times the picture."""
-    c = found(cupy, "group_norm", (2, 64, 64, 320), (320,), (320,), 32, 1e-5, act="silu")
+    c = found(emulated, "group_norm", (2, 64, 64, 320), (320,), (320,), 32, 1e-5, act="silu")
     assert c["group_norm"].sectors * 32 < 4 * c["group_norm"].bytes and c["group_sums"].sectors * 32 < 3 * c["group_sums"].bytes
 
 
-def test_weights_of_few_rows_are_read_once(cupy):
-    c = found(cupy, "linear", (2, 1280), (640, 1280), (640,))["linear_few"]
+def test_weights_of_few_rows_are_read_once(emulated):
+    c = found(emulated, "linear", (2, 1280), (640, 1280), (640,))["linear_few"]
     weights = 640 * 1280 * 2
     assert c.products == 0 and weights <= c.sectors * 32 < 3.2 * weights, "and two rows of x for each column"
 
 
-def test_more_work_takes_longer_and_a_wait_is_a_bound(cupy):
-    small, large = (found(cupy, "linear", (rows, 320), (320, 320), (320,))["linear"] for rows in (2048, 8192))
+def test_more_work_takes_longer_and_a_wait_is_a_bound(emulated):
+    small, large = (found(emulated, "linear", (rows, 320), (320, 320), (320,))["linear"] for rows in (2048, 8192))
     assert all(a < b for a, b in zip(small.estimate(H100), large.estimate(H100)))
     t4 = counters.GPUS["T4"]
     assert large.estimate(t4)[0] > 3 * large.estimate(H100)[0]

@@ -119,7 +119,7 @@ def launches(cupy):
         print(f"{what}: {counts.total()} launches: {', '.join(f'{n} {k}' for k, n in counts.most_common())}")
 
 
-def counted(cupy):
+def counters_tables(cupy):
     """What counters.py finds: the study's steps on an H100, one unet call by launches, and what it takes on three GPUs."""
     def tell(words):
         print(words, file=sys.stderr)
@@ -198,7 +198,7 @@ def main():
         launches(library)
         return 0
     if a.counters:
-        README.write_text(between(text, "counters", counted(library)))
+        README.write_text(between(text, "counters", counters_tables(library)))
         return 0
     found = registers(library)
     print(found)
