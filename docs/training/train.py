@@ -23,7 +23,7 @@ from minisd.prompt.tokenizer import Tokenizer
 
 TEXT = dict(hidden_size=160, intermediate_size=640, num_hidden_layers=3, num_attention_heads=5, hidden_act="quick_gelu",
             max_position_embeddings=32)
-UNET = dict(block_out_channels=(64, 128, 192), layers_per_block=1, cross_attention_dim=160, norm_num_groups=16, attention_head_dim=4,
+UNET = dict(block_out_channels=(64, 128, 160), layers_per_block=1, cross_attention_dim=160, norm_num_groups=16, attention_head_dim=4,
             down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
             up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"), in_channels=4, out_channels=4,
             only_cross_attention=(True, False, False))       # the largest level attends to the text alone: a fifth less time a step

@@ -21,7 +21,7 @@ def add_arguments(parser, batch, rate):
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop after this long; the same command goes on from there")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--bfloat16", action="store_true", help="compute in bfloat16: for GPUs; with avx512_bf16 it was slower")
+    parser.add_argument("--bfloat16", action="store_true", help="compute in bfloat16: for GPUs, and CPUs on which it is faster")
 
 
 def prepared(network, a):
@@ -44,12 +44,14 @@ def rendered(queue_length, batch_of):
 
 
 def orthogonal(m, rounds=5):
-    """The nearest orthogonal matrix, nearly: Newton and Schulz's iteration with the coefficients of Jordan et al. 2024."""
+    """The nearest orthogonal matrix, nearly: Newton and Schulz's iteration with the coefficients of Jordan et al. 2024.  A round
+    multiplies x by a polynomial of x xT, so the rounds are done on that, which is small, and x is multiplied once."""
     x = (m.T if len(m) > m.shape[1] else m) / (m.norm() + 1e-7)
+    gram, whole = x @ x.T, torch.eye(len(x), device=x.device)
     for _ in range(rounds):
-        square = x @ x.T
-        x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
-    return x.T if len(m) > m.shape[1] else x
+        turn = 3.4445 * torch.eye(len(x), device=x.device) - 4.7750 * gram + 2.0315 * gram @ gram
+        gram, whole = turn @ gram @ turn, turn @ whole
+    return (whole @ x).T if len(m) > m.shape[1] else whole @ x
 
 
 class Optimizer:
