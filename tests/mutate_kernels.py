@@ -2,10 +2,12 @@
 runs the tests that need no GPU.
 
     python tests/mutate_kernels.py 150 --seed 7            takes hours; prints each change with what became of it
-    python tests/mutate_kernels.py 20 --only layer_norm --select norm      in files, and by tests, whose name holds this
+    python tests/mutate_kernels.py 150 --seed 7 --skip 60  the same changes from the 61st on
+    python tests/mutate_kernels.py 20 --only layer_norm    in files whose name holds this
 
-What does not compile counts as noticed.  A change that no test notices is shown as a diff: it is harmless (the numbers stay the
-same), or a test is missing."""
+The tests of the changed file's own operations run first, the others if those pass; not those of planted bugs and of the study, which
+replace lines of the kernels and so fail at any change of these.  What does not compile counts as noticed.  A change that no test
+notices is shown as a diff: it is harmless (the numbers stay the same), or a test is missing."""
 import argparse
 import difflib
 import random
@@ -30,6 +32,14 @@ CHANGES = [(r"(?<![\w.])\d+(?![\w.])", lambda m: str(int(m[0]) + 1)), (r"(?<![\w
            (r"\bfalse\b", "true"), (r"__syncthreads\(\);|__syncwarp\(\);|copies_commit\(\);", ";"),
            (r"\d\.\d+f", lambda m: f"{float(m[0][:-1]) * 1.01}f"), (r"\bnot \b", ""), (r" or ", " and "), (r" and ", " or ")]
 TESTS = ["tests/backend/test_kernel_edges.py", "tests/backend/test_kernels.py"]
+ALL = "not planted and not study"
+# {the beginning of a file's name: its own tests, as pytest's -k takes them}
+FIRST = {"attention": "attention or scores or heads", "conv2d": "conv or tiles or depth or upsampling",
+         "linear": "linear or geglu or depth or weights or tiles", "linear_few": "few_rows or declined",
+         "group_norm": "group_norm or eps", "layer_norm": "layer_norm or eps", "elementwise": "activations or concat or timestep",
+         "tile": "conv or depth or geglu or tiles", "devkit": "attention or norm or few_rows",
+         "cuda": "definition or declined or border or tiles", "launch": "launches or compiled or turing or goldens",
+         "device": "recording or device or goldens"}
 
 
 def places(text):
@@ -51,6 +61,8 @@ def run(copy, select, limit):
         done = subprocess.run(command, cwd=copy, capture_output=True, text=True, timeout=limit)
     except subprocess.TimeoutExpired:
         return "noticed", f"no end within {limit} s"
+    if done.returncode == 5:
+        sys.exit(f"no test is called {select!r}")
     failed = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.M)
     return ("survived", "") if done.returncode == 0 else ("noticed", failed[1] if failed else done.stdout[-200:])
 
@@ -61,7 +73,7 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", default="")
     parser.add_argument("--limit", type=int, default=1800, help="seconds that the tests may take")
-    parser.add_argument("--select", default="", help="tests, as pytest's -k takes them")
+    parser.add_argument("--skip", type=int, default=0, help="so many of the changes that are drawn, done before")
     a = parser.parse_args()
     if machine.missing():
         sys.exit(f"the tests would be skipped, and notice nothing: {machine.missing()}")
@@ -72,15 +84,18 @@ def main():
         copy = Path(place) / "minisd"
         shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", "docs", "*.png", "__pycache__"))
         start = time.time()
-        was, first = run(copy, a.select, a.limit)
+        was, first = run(copy, ALL, a.limit)
         if was != "survived":
             sys.exit(f"the tests fail as it is: {first}")
         print(f"{len(every)} places; the tests pass in {time.time() - start:.0f} s", flush=True)
-        for k, (file, (begin, end, new)) in enumerate(chosen):
+        for k, (file, (begin, end, new)) in enumerate(chosen[a.skip:], a.skip):
             text, target = file.read_text(encoding="utf-8"), copy / file.relative_to(ROOT)
             changed = text[:begin] + new + text[end:]
             target.write_text(changed, encoding="utf-8")
-            was, first = run(copy, a.select, a.limit)
+            own = max((name for name in FIRST if file.stem.startswith(name)), key=len)
+            was, first = run(copy, f"({FIRST[own]}) and {ALL}", a.limit)
+            if was == "survived":
+                was, first = run(copy, ALL, a.limit)
             target.write_text(text, encoding="utf-8")
             counts[was] += 1
             line = text.count("\n", 0, begin) + 1
@@ -88,7 +103,7 @@ def main():
             if was == "survived":
                 diff = difflib.unified_diff(text.splitlines(), changed.splitlines(), file.name, file.name, lineterm="", n=1)
                 print("\n".join(f"        {row}" for row in list(diff)[2:]), flush=True)
-    print(f"{len(chosen)} changes: {counts['noticed']} noticed, {counts['survived']} survived")
+    print(f"{len(chosen) - a.skip} changes: {counts['noticed']} noticed, {counts['survived']} survived")
 
 
 if __name__ == "__main__":

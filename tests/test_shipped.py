@@ -8,7 +8,6 @@ import minisd
 from minisd.checkpoint.hub import SHIPPED
 from minisd.cli import main as cli
 
-
 SIZE = 64
 
 

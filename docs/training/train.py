@@ -2,9 +2,10 @@
 
     python train.py --data icons128.tar --vae vae --tokenizer tokenizer --out model --steps 12000
 
-The target is v with the weights of min-SNR-5 (Hang et al. 2023), the schedule Stable Diffusion's; one caption in ten is left
-empty, for guidance; what is saved is a moving average of the weights.  Scenes are rendered and encoded into a pool of
-latents while training goes on, each used --reuse times.  --start takes the first weights from a finished model."""
+The target is v, the schedule Stable Diffusion's.  The loss is weighed as by min-SNR-5 (Hang et al. 2023) where noise is weak, and not
+at all where it is strong: there the text alone says what to draw, and min-SNR's weight, which falls to 0, would leave that unlearnt.
+One caption in ten is left empty, for guidance; what is saved is a moving average of the weights.  Scenes are rendered and encoded into
+a pool of latents while training goes on, each used --reuse times.  --start takes the first weights from a finished model."""
 import argparse
 import json
 import shutil
@@ -112,7 +113,7 @@ def main():
     betas = torch.linspace(SCHEDULE["beta_start"] ** .5, SCHEDULE["beta_end"] ** .5, 1000, dtype=torch.float64) ** 2
     abar = torch.cumprod(1 - betas, 0).float().to(a.device)
     snr = abar / (1 - abar)
-    weigh = snr.clamp(max=5) / (snr + 1)
+    weigh = (5 / (snr + 1)).clamp(max=1)
     empty = torch.from_numpy(tokenizer([""])[0]).to(a.device)
     run = Run(a, {"unet": unet, "text_encoder": text}, lambda: save(a, unet, text, vae))
     pool = Pool(a, vae, tokenizer)

@@ -44,14 +44,17 @@ def rendered(queue_length, batch_of):
 
 
 def orthogonal(m, rounds=5):
-    """The nearest orthogonal matrix, nearly: Newton and Schulz's iteration with the coefficients of Jordan et al. 2024.  A round
-    multiplies x by a polynomial of x xT, so the rounds are done on that, which is small, and x is multiplied once."""
-    x = (m.T if len(m) > m.shape[1] else m) / (m.norm() + 1e-7)
-    gram, whole = x @ x.T, torch.eye(len(x), device=x.device)
+    """The nearest orthogonal matrices to m (n,a,b), nearly: Newton and Schulz's iteration with the coefficients of Jordan et al. 2024.
+    A round multiplies x by a polynomial of x xT, so the rounds are done on that, which is small, and x is multiplied once."""
+    tall = m.shape[1] > m.shape[2]
+    x = (m.mT if tall else m) / (m.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    gram, one = x @ x.mT, torch.eye(x.shape[1], device=x.device)
+    whole = one
     for _ in range(rounds):
-        turn = 3.4445 * torch.eye(len(x), device=x.device) - 4.7750 * gram + 2.0315 * gram @ gram
+        turn = 3.4445 * one - 4.7750 * gram + 2.0315 * gram @ gram
         gram, whole = turn @ gram @ turn, turn @ whole
-    return (whole @ x).T if len(m) > m.shape[1] else whole @ x
+    x = whole @ x
+    return x.mT if tall else x
 
 
 class Optimizer:
@@ -65,13 +68,17 @@ class Optimizer:
         others = [w for name, w in named if w.ndim < 2 or any(p in name for p in plain)]
         self.weights, self.decay, self.momentum = [*self.matrices, *others], decay, momentum
         self.moments = [torch.zeros_like(w) for w in self.matrices]
+        self.alike = {}                                      # {shape: [(matrix, its moment), ...]}
+        for w, moment in zip(self.matrices, self.moments):
+            self.alike.setdefault(w.flatten(1).shape, []).append((w, moment))
         self.adam = torch.optim.AdamW(others, rate, betas=(.9, .99), weight_decay=decay)
 
     def state(self):
         return {"moments": self.moments, "adam": self.adam.state_dict()}
 
     def load(self, state):
-        self.moments = state["moments"]
+        for moment, stored in zip(self.moments, state["moments"], strict=True):
+            moment.copy_(stored)
         self.adam.load_state_dict(state["adam"])
 
     def step(self, loss, rate):
@@ -83,10 +90,11 @@ class Optimizer:
             group["lr"] = rate
         self.adam.step()
         with torch.no_grad():
-            for w, moment in zip(self.matrices, self.moments):
-                moment.lerp_(w.grad, 1 - self.momentum)
-                turn = orthogonal(w.grad.lerp(moment, self.momentum).flatten(1))
-                w.mul_(1 - rate * self.decay).sub_(turn.view_as(w), alpha=rate * .2 * max(turn.shape) ** .5)
+            torch._foreach_lerp_(self.moments, [w.grad for w in self.matrices], 1 - self.momentum)
+            for shape, pairs in self.alike.items():
+                turns = orthogonal(torch.stack([w.grad.lerp(moment, self.momentum).flatten(1) for w, moment in pairs]))
+                for (w, _), turn in zip(pairs, turns):
+                    w.mul_(1 - rate * self.decay).sub_(turn.view_as(w), alpha=rate * .2 * max(shape) ** .5)
 
 
 class Run:
