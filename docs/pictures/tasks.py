@@ -18,4 +18,4 @@ sheet, x = Image.new("RGB", (sum(p.width + 8 for p in made) - 8, side), "white")
 for picture in made:
     sheet.paste(picture, (x, 0))
     x += picture.width + 8
-sheet.save(Path(__file__).parent / "tasks.png")
+sheet.resize((sheet.width * 2, sheet.height * 2), Image.Resampling.LANCZOS).save(Path(__file__).parent / "tasks.png")
