@@ -99,11 +99,17 @@ class Run:
         self.controls = Controls(model.controlnets, settings, width, height)
         self.last = len(self.sampler.timesteps) if settings.denoising_end is None else stop(self.sampler, settings.denoising_end)
         self.first = task.first_step(self)
-        if settings.cache_interval > 1 and task.tile and max(self.shape[1:3]) > task.tile:
-            raise InputError("cache_interval is for pictures that are made whole; this one is made in pieces")
+        if self.tile and (settings.cache_interval > 1 or model.controlnets):
+            what = "a ControlNet" if model.controlnets else "cache_interval"
+            raise InputError(f"{what} is for pictures that are made whole; this one is made in pieces, being larger than tile={self.tile}")
         if self.first >= self.last:
             raise InputError(f"denoising_end {settings.denoising_end:g} is before the step that this picture starts with; use more of it, "
                              "or more strength")
+
+    @property
+    def tile(self):
+        """The side of the pieces that the picture is made in, in latent positions; None where it is made whole."""
+        return self.task.tile if self.task.tile and max(self.shape[1:3]) > self.task.tile else None
 
     def check_guidance(self):
         """The guidance scale, or None where the unet is called once a step."""
@@ -240,10 +246,9 @@ class GuidedPrediction:
         x = np.concatenate([x] * run.branches)
         if self.channels is not None:
             x = np.concatenate([x, self.channels], axis=-1)
-        tile = run.task.tile
-        if tile is not None and max(x.shape[1:3]) > tile:
+        if run.tile is not None:
             piece = partial(run.model.predict_noise, t=t, conditioning=conditioning)
-            out = tiles.tiled(piece, x, tile, tile // 8)
+            out = tiles.tiled(piece, x, run.tile, run.tile // 8)
         else:
             control = run.controls.at(i - run.first, len(run.sampler.timesteps) - run.first)
             if (i - run.first) % run.settings.cache_interval == 0:

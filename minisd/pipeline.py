@@ -216,8 +216,7 @@ class Pipeline:
                 report(step)
         if output == "latent":
             return step.latent
-        tile = run.task.tile if run.task.tile and max(step.latent.shape[1:3]) > run.task.tile else None
-        array = self.model.decode(step.latent, tile)
+        array = self.model.decode(step.latent, run.tile)
         if output == "array":
             return array
         pictures = images.to_pil(array)

@@ -51,6 +51,14 @@ def test_what_cannot_be(pipe, how, message):
         pipe.upscale("a fox", golden_checks.a_picture()[0], **how)
 
 
+def test_pieces_and_a_controlnet(pipe, monkeypatch):
+    """A ControlNet's image is of the whole picture; it was passed over for pieces, without a word."""
+    monkeypatch.setattr(pipe.model, "controlnets", [golden_checks.weights_of("controlnet_sd1")])
+    image = golden_checks.a_picture()[0]
+    with pytest.raises(InputError, match="a ControlNet is for pictures that are made whole; this one is made in pieces, .* tile=32"):
+        pipe.upscale("a fox", image, tile=32, control_image=image, **QUICK)
+
+
 def test_models_for_other_tasks(pipe, sd1, tmp_path):
     with pytest.raises(CheckpointError, match="conv_in takes 4 channels, upscale's latents have 7"):
         sd1.upscale("a fox", golden_checks.a_picture()[0])
