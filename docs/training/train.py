@@ -1,6 +1,6 @@
 """Trains the text encoder and the unet of the shipped model, together, in plain torch on diffusers' and transformers' classes.
 
-    python train.py --data icons128.tar --vae vae --tokenizer tokenizer --out model --steps 12000
+    python train.py --data icons128.tar --vae vae --tokenizer tokenizer --out model --steps 12300
 
 The target is v, the schedule Stable Diffusion's.  The loss is weighed as by min-SNR-5 (Hang et al. 2023) where noise is weak, and not
 at all where it is strong: there the text alone says what to draw, and min-SNR's weight, which falls to 0, would leave that unlearnt.

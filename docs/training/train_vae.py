@@ -1,18 +1,12 @@
 """Trains the VAE of the shipped model on collages of icons, in plain torch on diffusers' AutoencoderKL.
 
-    python train_vae.py --data icons128.tar --out vae --steps 12000
+    python train_vae.py --data icons128.tar --out vae --steps 4200
 
 The loss is L1 on every level of a Laplacian pyramid, with weight on flat colour.  Noise is added to the latents, of a spread that is
 given: with the KL term in its place the spread fell to 0.004, so that the decoder would have been lost with what a unet gives, and one
 latent of four was never used.  At first the encoder is also asked that latents 0 to 2 be a thumbnail of the picture, so that colours
 are right early; for longer, and one latent alone would be left for everything else.  Latents beyond 3 cost, so that a unet finds none
-that are rare and huge.  --start takes the first weights from a folder that this wrote.
-
-    python train_vae.py --data icons128.tar --start vae --out sharp --sharpen --steps 4000
-
-then trains the decoder alone, against a critic that learns to tell its pictures from real ones (Rombach et al. 2022, appendix G):
-what a loss of distances leaves blurred, between all that it could be, becomes one of them.  Latents stay what they were, so the unet
-can be trained before, beside or after."""
+that are rare and huge."""
 import argparse
 import math
 
@@ -40,40 +34,12 @@ def pyramid_loss(found, wanted):
     return total + 4 * F.avg_pool2d(difference, 8).abs().mean()
 
 
-class Critic(torch.nn.Sequential):
-    """(B,3,H,W) -> (B,1,H/8,W/8): how real each patch looks.   Isola et al. 2017, section 3.2.2."""
-
-    def __init__(self, widths=(3, 32, 64, 128)):
-        conv = torch.nn.Conv2d
-        inner = [[conv(a, b, 4, 2, 1), torch.nn.GroupNorm(4, b), torch.nn.LeakyReLU(.2)] for a, b in zip(widths, widths[1:])]
-        super().__init__(*(layer for layers in inner for layer in layers), conv(widths[-1], 1, 3, 1, 1))
-
-    def learn(self, adam, real, made):
-        """One step: more than 1 for real pictures, less than -1 for made ones."""
-        adam.zero_grad()
-        (F.relu(1 - self(real)).mean() + F.relu(1 + self(made)).mean()).backward()
-        adam.step()
-
-    def weighed(self, made, distance, last):
-        """The decoder's loss by the critic, weighed so that it moves the last layer half as much as `distance` does."""
-        loss = -self(made).mean()
-        sizes = [torch.autograd.grad(part, last, retain_graph=True)[0].norm() for part in (distance, loss)]
-        return .5 * (sizes[0] / (sizes[1] + 1e-6)).clamp(max=1e4).detach() * loss
-
-
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(p, batch=8, rate=2e-3)
     p.add_argument("--noise", type=float, default=.1, help="spread of what is added to latents, as a unet's will be off by something")
-    p.add_argument("--start", help="a vae to take the first weights from")
-    p.add_argument("--sharpen", action="store_true", help="train the decoder alone, with a critic")
     a = p.parse_args()
-    vae = AutoencoderKL.from_pretrained(a.start, torch_dtype=torch.float32) if a.start else AutoencoderKL(sample_size=a.size, **VAE)
-    vae, critic = prepared(vae, a), Critic().to(a.device, memory_format=torch.channels_last)
-    adam = torch.optim.Adam(critic.parameters(), 2e-4, betas=(.5, .9))
-    if a.sharpen:
-        vae.encoder.requires_grad_(False)
-        vae.quant_conv.requires_grad_(False)
+    vae = prepared(AutoencoderKL(sample_size=a.size, **VAE), a)
     scenes = Scenes(a.data, every_icon=True)
 
     def pictures(rng, n):                                    # four in five are training scenes
@@ -89,26 +55,20 @@ def main():
         out = torch.cat([vae.decode(part).sample for part in z.split(16)]).clamp(-1, 1)
         vae.train()
         decibels = float((-10 * torch.log10(((out - held) / 2).pow(2).mean((1, 2, 3)))).mean())
-        if not a.sharpen:                                    # latents stay what they were, and so does their scale
-            vae.register_to_config(scaling_factor=round(1 / float(z.std()), 5))
+        vae.register_to_config(scaling_factor=round(1 / float(z.std()), 5))
         vae.save_pretrained(a.out)
         run.tell(f"{decibels:.2f} dB on {len(held)} pictures, scaling factor {vae.config.scaling_factor}")
 
-    run = Run(a, {"vae": vae}, save, decay=.998, others={"critic": critic, "adam": adam} if a.sharpen else None)
+    run = Run(a, {"vae": vae}, save, decay=.998)
     for share in run.steps():
         x = queue.get().to(a.device, memory_format=torch.channels_last)
         with torch.autocast(a.device, torch.bfloat16, enabled=a.bfloat16):
             latent = vae.encode(x).latent_dist
             out = vae.decode(latent.mean + a.noise * torch.randn_like(latent.mean)).sample
-        if a.sharpen:
-            out, distance = out.float(), pyramid_loss(out.float(), x)
-            run.learn(distance + critic.weighed(out, distance, vae.decoder.conv_out.weight))
-            critic.learn(adam, x, out.detach())
-            continue
         mean, logvar = latent.mean.float(), latent.logvar.float()
         spread = (.5 * logvar - math.log(a.noise)).pow(2).mean()                       # what sample() adds is the same
         thumbnail = F.avg_pool2d(x, a.size // mean.shape[-1])
-        like = (0 if a.start else 4 * max(0, 1 - 2.5 * share)) * (mean[:, :3] - thumbnail).pow(2).mean()
+        like = 4 * max(0, 1 - 2.5 * share) * (mean[:, :3] - thumbnail).pow(2).mean()
         run.learn(pyramid_loss(out.float(), x) + spread + like + 10 * F.relu(mean.abs() - 3).pow(2).mean())
 
 

@@ -102,13 +102,11 @@ class Run:
 
     for share in run.steps(): compute a loss; run.learn(loss)"""
 
-    def __init__(self, a, models, save, decay=.999, others=None):
-        """models: {name: module};  save(): writes the result, called with the averaged weights in the models' place.
-        others: {name: what has a state_dict}, kept in the checkpoint, that learns in some other way"""
+    def __init__(self, a, models, save, decay=.999):
+        """models: {name: module};  save(): writes the result, called with the averaged weights in the models' place."""
         torch.manual_seed(0)
         torch.set_num_threads(a.threads)
         self.a, self.models, self.save, self.decay, self.step, self.before, self.losses = a, models, save, decay, 0, 0.0, []
-        self.others = others or {}
         self.optimizer = Optimizer(models.values(), a.rate)
         self.average = [w.detach().clone() for w in self.optimizer.weights]
         a.out.mkdir(parents=True, exist_ok=True)
@@ -117,8 +115,6 @@ class Run:
             c = torch.load(self.checkpoint, map_location=a.device, weights_only=True)
             for name, model in models.items():
                 model.load_state_dict(c["models"][name])
-            for name, other in self.others.items():
-                other.load_state_dict(c["others"][name])
             self.optimizer.load(c["optimizer"])
             self.average, self.step, self.before = c["average"], c["step"], c["minutes"]
             torch.manual_seed(self.step)
@@ -163,8 +159,7 @@ class Run:
         """The checkpoint, and the result with the averaged weights."""
         part = self.checkpoint.with_suffix(".part")
         torch.save(dict(models={name: model.state_dict() for name, model in self.models.items()}, average=self.average, step=self.step,
-                        optimizer=self.optimizer.state(), minutes=minutes,
-                        others={name: other.state_dict() for name, other in self.others.items()}), part)
+                        optimizer=self.optimizer.state(), minutes=minutes), part)
         part.replace(self.checkpoint)
         with torch.no_grad():
             kept = [w.detach().clone() for w in self.optimizer.weights]
