@@ -27,7 +27,7 @@ class Settings:
     num_inference_steps: int = setting(20, "denoising steps, 1 .. 1000; each is one call of the unet, or two with heun, dpm2 and dpm2_a")
     guidance_scale: float | None = setting(None, "how strongly to follow the prompt; 1 or less turns it off; None = as the model, or 7.5")
     seed: int | list[int] | None = setting(None, "picture k is drawn from seed + k; a list has one for each; None chooses one")
-    width: int | None = setting(None, "pixels, a multiple of 8 (4 for the shipped model); None = as trained, or the given image's")
+    width: int | None = setting(None, "pixels, a multiple of 8; None = as trained, or the given image's")
     height: int | None = setting(None, "pixels, as width")
     num_images: int = setting(1, "pictures per prompt, made in one batch")
     sampler: str | None = setting(None, "a name in minisd.samplers(); None = the model's own")

@@ -485,10 +485,11 @@ def lora_latents():
 
 
 def make_shipped(folder):
-    """The model that comes with minisd, run by diffusers from the same folder."""
+    """The model that comes with minisd, run by diffusers from the same folder, at the model's own guidance."""
     pipe = StableDiffusionPipeline.from_pretrained(SHIPPED).to(torch.float32)
+    guidance = json.loads((SHIPPED / "model_index.json").read_text())["_guidance_scale"]
     pipe.set_progress_bar_config(disable=True)
-    pictures = [np.asarray(pipe(prompt, num_inference_steps=20, guidance_scale=7.5, height=64, width=64,
+    pictures = [np.asarray(pipe(prompt, num_inference_steps=20, guidance_scale=guidance,
                                 generator=torch.Generator().manual_seed(seed)).images[0]) for prompt, seed in golden_cases.SHIPPED]
     save(folder, "shipped", {"pixels": np.array(pictures)})
 

@@ -40,4 +40,4 @@ def test_it_runs_as_a_program(tmp_path):
     done = subprocess.run([sys.executable, "-m", "minisd.first"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done
     with Image.open(tmp_path / "out.png") as picture:
-        assert picture.size == (64, 64)
+        assert picture.size == (128, 128)

@@ -8,7 +8,7 @@ import minisd
 from minisd.checkpoint.hub import SHIPPED
 from minisd.cli import main as cli
 
-SIZE = 64
+SIZE = 128
 
 
 @pytest.fixture(scope="module")
@@ -48,13 +48,13 @@ def test_size_and_notices():
 
 
 def test_unknown_words_are_said(pipe):
-    with pytest.warns(UserWarning, match="does not know 'astronaut', 'riding'; `minisd inspect` lists the words"):
-        pipe.txt2img("an astronaut riding a horse", num_inference_steps=1, seed=0, output="latent")
+    with pytest.warns(UserWarning, match="does not know 'wizard', 'riding'; `minisd inspect` lists the words"):
+        pipe.txt2img("a wizard riding a horse", num_inference_steps=1, seed=0, output="latent")
     pipe.txt2img("a horse, cartoon style on a light blue background", num_inference_steps=1, seed=0, output="latent")
 
 
 def test_a_word_that_was_taught_is_known(tmp_path):
-    save_file({"cat-toy": np.zeros((2, 128), np.float32)}, tmp_path / "toy.safetensors")
+    save_file({"cat-toy": np.zeros((2, 160), np.float32)}, tmp_path / "toy.safetensors")
     taught = minisd.load(textual_inversion=tmp_path / "toy.safetensors")
     taught.txt2img("a cat-toy", num_inference_steps=1, seed=0, output="latent")
     with pytest.warns(UserWarning, match="does not know 'toys';"):

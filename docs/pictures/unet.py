@@ -77,7 +77,7 @@ def page():
               UNetConfig(**SD15, **depths), 77)]
     c, M = shipped.unet_config, shipped.text_encoders[0].config.length
     about = f"The text is 2x{M}x{c.cross_attention_dim}; it predicts v."
-    parts.append(("The shipped model at 64x64", about, shipped.checkpoint.unet.shapes(), c, M))
+    parts.append(("The shipped model at 128x128", about, shipped.checkpoint.unet.shapes(), c, M))
     text = INTRO
     for title, about, shapes, config, M in parts:
         text += f"\n## {title}\n\n{about}\n\n```text\n{drawing(shapes, config, M)}\n```\n"

@@ -195,7 +195,7 @@ def painting(p, own, size, steps=20, guidance=None, output=("out.png", ".png, .j
                         + ("(%(default)s)" if guidance else "(the model's own, 7.5 as a rule)"))
     g.add_argument("--seed", type=int, metavar="N", help="start of the random numbers; same seed, same image (chosen and printed)")
     if size is not None:
-        g.add_argument("--size", metavar="WxH", help=f"pixels, multiples of 8, or of 4 for the shipped model ({size})")
+        g.add_argument("--size", metavar="WxH", help=f"pixels, multiples of 8 ({size})")
     g.add_argument("-n", "--num-images", dest="n", type=int, default=1, metavar="N",
                    help="number of images; the k-th has the seed plus k (%(default)s)")
     g.add_argument("--grid", metavar="FILE", help="write all images into one contact sheet as well")

@@ -1,6 +1,6 @@
 """What an explanation costs beside the picture alone, on this machine: seconds, memory, and the size of its page.
 
-    python tests/bench/explain.py [--folder DIR] [--repeat 1] [--steps 20]
+    python tests/bench/explain.py [--folder DIR] [--repeat 1] [--steps 20] [--shipped]
 
 Needs `pip install '.[goldens]'`, 3 GB of disk and a machine that does nothing else.  The models are the one that comes with minisd, and
 Stable Diffusion 1.5's configuration with seeded random float16 weights at 512x512; each run is a process of its own, in turn, from its
@@ -36,12 +36,14 @@ def main():
     parser.add_argument("--folder", type=Path, help="where the model is, or will be written (a temporary one)")
     parser.add_argument("--repeat", type=int, default=1)
     parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--shipped", action="store_true", help="the model that comes with minisd alone")
     a = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
-        folder = cpu.written(a.folder or Path(place))
         print("| model | txt2img | explain | ratio | peak | peak | ratio | page |\n|---|---|---|---|---|---|---|---|")
-        measure("shipped, 64x64, 20 steps", [], Path(place), max(3, a.repeat))
-        sizes = ["-m", folder, "--size", "512x512", "--steps", a.steps]
+        measure("shipped, 128x128, 20 steps", [], Path(place), max(3, a.repeat))
+        if a.shipped:
+            return
+        sizes = ["-m", cpu.written(a.folder or Path(place)), "--size", "512x512", "--steps", a.steps]
         measure(f"SD 1.5's sizes, 512x512, {a.steps} steps", sizes, Path(place), a.repeat)
 
 
