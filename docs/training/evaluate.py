@@ -2,13 +2,13 @@
 
     python evaluate.py --data icons128.tar [--model FOLDER] [--grid grid.png] [--samplers] [--limit N]
 
-Pictures are judged at 64x64.  background: the median colour of the picture's border, nearest of the 17;  concept: nearest neighbour
-among all concepts rendered on that background in that style, by gradients and colours (no network is asked), each half of the
-picture on its own where there are two;  count: connected components that are not background;  colour: of all colours that the
-thing can have, the one in which it looks most like the picture;  relation: whether the two things look more like what was asked
-for than like the same two the other way round.  Every figure stands beside chance, and beside what the same measure says of real
-scenes that have gone through the model's VAE, which is the best it could say of anything;  styles held out also beside the same
-things in 3d, as which they were seen: what drawing them so, without a fault, would reach."""
+Pictures are judged at 64x64.  background: the median colour of the picture's border, nearest of the 17; concept: nearest neighbour among
+all concepts rendered on that background in that style, by gradients and colours (no network is asked), each half of the picture on its
+own where there are two; count: connected components that are not background; number: whether the picture looks most like two, three or
+four of the thing; colour: of all colours that the thing can have, the one in which it looks most like the picture; relation: whether the
+two things look more like what was asked for than like the same two the other way round.  Every figure stands beside chance, and beside
+what the same measure says of real scenes that have gone through the model's VAE, which is the best it could say of anything; styles held
+out also beside the same things in 3d, as which they were seen: what drawing them so, without a fault, would reach."""
 import argparse
 import random
 from pathlib import Path
@@ -21,8 +21,8 @@ from scenes import Scenes, held_out
 import minisd
 from minisd.diffusion.rng import TorchCPU, latent_noise
 
-MEASURES = {"background": 1 / len(BACKGROUNDS), "concept": 1 / len(WORDS), "count": 1 / len(COUNTS), "colour": 1 / len(COLOURS),
-            "relation": 1 / 2}                               # and chance
+MEASURES = {"background": 1 / len(BACKGROUNDS), "concept": 1 / len(WORDS), "count": 1 / len(COUNTS), "number": 1 / len(COUNTS),
+            "colour": 1 / len(COLOURS), "relation": 1 / 2}   # and chance
 PROMPTS = """a red apple on a blue background
 a fox
 a cat on a yellow background
@@ -194,6 +194,8 @@ class Judge:
         found["concept"] = min(far, key=far.get) == labels[0]
         if facts["count"] > 1:
             found["count"] = components(picture) == facts["count"]
+            known = features(np.array([self.look(1, labels, number, "beside", style, background) for number in COUNTS]))
+            found["number"] = list(COUNTS)[int(np.abs(known - features(picture[None])).sum(1).argmin())] == facts["count"]
         return found
 
 
