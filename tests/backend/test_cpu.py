@@ -56,6 +56,16 @@ def tiny_pieces(monkeypatch):
     threads.use(before)
 
 
+def test_a_norms_sums_do_not_depend_on_the_threads():
+    """What is added up together decides the rounding: one thread had sums of 4032 numbers, and a run that magnifies rounding showed it."""
+    x, weight, bias, before, found = draw(1, 56, 72, 32) + 3, draw(32), draw(32), threads.count(), []
+    for n in (1, 2, 5):
+        threads.use(n)
+        found.append(cpu.norm_factors(x, weight, bias, 8, 1e-5))
+    threads.use(before)
+    assert all(np.array_equal(a, b) for other in found[1:] for a, b in zip(found[0], other))
+
+
 def test_the_heavy_operations_are_served():
     assert {"linear", "linear_geglu", "layer_norm", "group_norm", "conv2d", "norm_conv2d", "residual_block", "upsample_conv2d",
             "attention"} <= set(SERVED)
