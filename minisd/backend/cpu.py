@@ -11,7 +11,7 @@ from .threads import count, parallel, scratch, split
 
 STRIP = 1 << 17                                              # numbers of an elementwise strip: 512 KB in float32
 FEW, FEW_PRODUCTS = 1 << 15, 1 << 23                         # numbers, and products, that do not repay another thread
-SUMS = 4                                                     # strips of a norm's sums, however many threads: long sums lose digits
+SUMS = 4                                                     # strips of a norm's sums at least: long sums lose digits
 QUERIES, KEYS = 512, 512                                     # a tile of attention
 SAFE = 64                                                    # exp of up to this needs no maximum taken off first
 
@@ -141,7 +141,7 @@ def norm_factors(x, weight, bias, groups, eps):
     Mean and squared deviation of each strip, put together in float64 (Chan, Golub & LeVeque 1983): sums of squares of the
     numbers themselves would lose a small deviation from a large mean."""
     B, H, W, C = x.shape
-    strips = split(H, max(SUMS, x[0].size // STRIP), least=FEW // (W * C))
+    strips = split(H, max(count(), SUMS, x[0].size // STRIP), least=FEW // (W * C))
     n = np.array([(j - i) * W for i, j in strips], np.float64)[None, :, None]
     mean, square = np.empty((2, B, len(strips), C))
 

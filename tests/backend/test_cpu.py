@@ -56,10 +56,10 @@ def tiny_pieces(monkeypatch):
     threads.use(before)
 
 
-def test_a_norms_sums_do_not_depend_on_the_threads():
-    """What is added up together decides the rounding: one thread had sums of 4032 numbers, and a run that magnifies rounding showed it."""
+def test_one_thread_sums_no_more_at_once_than_four():
+    """Long sums lose digits: when one thread added up 4032 numbers in a row, the VAE's goldens failed on one processor."""
     x, weight, bias, before, found = draw(1, 56, 72, 32) + 3, draw(32), draw(32), threads.count(), []
-    for n in (1, 2, 5):
+    for n in (1, 2, 4):
         threads.use(n)
         found.append(cpu.norm_factors(x, weight, bias, 8, 1e-5))
     threads.use(before)
