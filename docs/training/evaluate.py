@@ -7,8 +7,8 @@ all concepts rendered on that background in that style, by gradients and colours
 own where there are two; count: connected components that are not background; number: whether the picture looks most like two, three or
 four of the thing; colour: of all colours that the thing can have, the one in which it looks most like the picture; relation: whether the
 two things look more like what was asked for than like the same two the other way round.  Every figure stands beside chance, and beside
-what the same measure says of real scenes that have gone through the model's VAE, which is the best it could say of anything; styles held
-out also beside the same things in 3d, as which they were seen: what drawing them so, without a fault, would reach."""
+what the same measure says of real scenes that have gone through the model's VAE, which are right; styles held out also beside the same
+things in 3d, the style in which all were seen: what a model would reach that drew them so without a fault."""
 import argparse
 import random
 from pathlib import Path
@@ -267,7 +267,7 @@ def percent(scores, measure):
 
 def table(pipe, scenes, limit, only="", **how):
     judge = Judge(scenes)
-    lines = [f"| combination | pictures | {' | '.join(MEASURES)} | best possible |", "|" + "---|" * (len(MEASURES) + 3)]
+    lines = [f"| combination | pictures | {' | '.join(MEASURES)} | real scenes |", "|" + "---|" * (len(MEASURES) + 3)]
     for row, asked in questions(scenes, limit).items():
         if only not in row:
             continue
@@ -275,12 +275,12 @@ def table(pipe, scenes, limit, only="", **how):
         scores = [judge.score(p, s.facts) for p, s in zip(drawn, asked)]
         real = judged(through_vae(pipe, [scenes.render(s) for s in asked]))
         best = [judge.score(p, s.facts) for p, s in zip(real, asked)]
-        possible = ", ".join(f"{m} {found}" for m in MEASURES if (found := percent(best, m)))
+        of_real = ", ".join(f"{m} {found}" for m in MEASURES if (found := percent(best, m)))
         if row == "concept in style, held out":
             in_3d = [scenes.make(random.Random(k), s.facts["labels"], background=s.facts["background"]) for k, s in enumerate(asked)]
             pictures = judged(through_vae(pipe, [scenes.render(s) for s in in_3d]))
-            possible += f"; in 3d concept {percent([judge.score(p, s.facts) for p, s in zip(pictures, asked)], 'concept')}"
-        lines.append(f"| {row} | {len(asked)} | " + " | ".join(percent(scores, m) for m in MEASURES) + f" | {possible} |")
+            of_real += f"; in 3d concept {percent([judge.score(p, s.facts) for p, s in zip(pictures, asked)], 'concept')}"
+        lines.append(f"| {row} | {len(asked)} | " + " | ".join(percent(scores, m) for m in MEASURES) + f" | {of_real} |")
         print(lines[-1], flush=True)
     lines.append("| chance | | " + " | ".join(f"{100 * c:.0f} %" for c in MEASURES.values()) + " | |")
     return "\n".join(lines)
