@@ -9,8 +9,8 @@
 //   H, W      of the picture as convolved: h, w, or with UP twice that, or one less
 //   ALIGNED_C whether C is a multiple of 8; otherwise the numbers are gathered one by one, as conv_in's 4 channels are
 extern "C" __global__ void __launch_bounds__(THREADS)
-conv2d(const __half* __restrict__ x, const __half* __restrict__ weight, const __half* bias, const __half* add, __half* y, float* parts,
-       int B, int h, int w, int C, int O, int H, int W, int OH, int OW, int stride, int pad, int every) {
+conv2d(const __half* __restrict__ x, const __half* __restrict__ weight, const __half* bias, const __half* add, __half* y,
+       float4* parts, unsigned* arrived, int B, int h, int w, int C, int O, int H, int W, int OH, int OW, int stride, int pad, int every) {
   extern __shared__ __align__(16) __half shared[];
   const int M = B * OH * OW, K = 9 * C;
   int first, last;
@@ -63,9 +63,8 @@ conv2d(const __half* __restrict__ x, const __half* __restrict__ weight, const __
 
   Sums sums;
   multiply_tiles(sums, shared, last - first, load_a, load_b);
+  if (SHARES && !sum_of_parts(sums, shared, parts, arrived)) return;
   for_sums(blockIdx.y * BN, [&](int i, int j, int half, int m, int n) {
-    float v0 = sums[i][j][2 * half], v1 = sums[i][j][2 * half + 1];
-    if (parts) store_part(parts, m, n, M, O, v0, v1);
-    else store(y, bias, add, every, m, n, M, O, v0, v1);
+    store(y, bias, add, every, m, n, M, O, sums[i][j][2 * half], sums[i][j][2 * half + 1]);
   });
 }

@@ -10,7 +10,8 @@
 //   EACH      2 or 3: x is multiplied by as many weights of one shape, stored by rows, -> y (EACH,M,O), as queries, keys and values are made
 extern "C" __global__ void __launch_bounds__(THREADS)
 linear(const __half* __restrict__ x, const __half* __restrict__ weight, const __half* __restrict__ weight1,
-       const __half* __restrict__ weight2, const __half* bias, const __half* add, __half* y, float* parts, int M, int K, int O, int every) {
+       const __half* __restrict__ weight2, const __half* bias, const __half* add, __half* y, float4* parts, unsigned* arrived,
+       int M, int K, int O, int every) {
   extern __shared__ __align__(16) __half shared[];
   int first, last;
   my_steps((K + BK - 1) / BK, first, last);
@@ -19,8 +20,7 @@ linear(const __half* __restrict__ x, const __half* __restrict__ weight, const __
     const int across = (O + BN - 1) / BN, which = block_column / across;
     block_column -= which * across;
     weight = which == 0 ? weight : which == 1 ? weight1 : weight2;
-    if (parts) parts += (size_t)which * M * O;
-    else y += (size_t)which * M * O;
+    y += (size_t)which * M * O;
   }
 
   // This thread copies 8 numbers of A_CHUNKS rows of x, and of as many of the weights: always the same rows, each step BK further on.
@@ -51,6 +51,7 @@ linear(const __half* __restrict__ x, const __half* __restrict__ weight, const __
 
   Sums sums;
   multiply_tiles(sums, shared, last - first, load_a, load_b);
+  if (SHARES && !sum_of_parts(sums, shared, parts, arrived)) return;
   for_sums(block_column * BN, [&](int i, int j, int half, int m, int n) {
     if (GEGLU) {
       if (j % 2) return;                                           // the gate; its h, to the left, takes it along
@@ -60,7 +61,6 @@ linear(const __half* __restrict__ x, const __half* __restrict__ weight, const __
     if (GEGLU)
       for (int e = 0; e < 2 && n + e < O; e++)
         v[e] = (v[e] + __half2float(bias[n + e])) * gelu(sums[i][j | 1][2 * half + e] + __half2float(bias[O + n + e]));
-    if (parts) store_part(parts, m, n, M, O, v[0], v[1], EACH);
-    else store(y, GEGLU ? nullptr : bias, add, every, m, n, M, O, v[0], v[1]);
+    store(y, GEGLU ? nullptr : bias, add, every, m, n, M, O, v[0], v[1]);
   });
 }

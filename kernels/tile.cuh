@@ -102,58 +102,64 @@ DEV void load_columns(__half* to, const __half* b, int k0, int n0, int K, int O)
 // `every` rows of y; bias and add may be null.
 DEV void store(__half* y, const __half* bias, const __half* add, int every, int m, int n, int M, int O, float v0, float v1) {
   if (m >= M || n >= O) return;
-  const size_t at = (size_t)m * O + n, from = (size_t)(m / every) * O + n;
+  y += (size_t)m * O + n;
+  if (bias) bias += n;
+  if (add) add += (size_t)(m / every) * O + n;
   if (ALIGNED_O) {
-    float2 b = bias ? __half22float2(*(const __half2*)(bias + n)) : make_float2(0.f, 0.f);
-    float2 a = add ? __half22float2(*(const __half2*)(add + from)) : make_float2(0.f, 0.f);
-    *(__half2*)(y + at) = __floats2half2_rn(v0 + b.x + a.x, v1 + b.y + a.y);
+    float2 b = bias ? __half22float2(*(const __half2*)bias) : make_float2(0.f, 0.f);
+    float2 a = add ? __half22float2(*(const __half2*)add) : make_float2(0.f, 0.f);
+    *(__half2*)y = __floats2half2_rn(v0 + b.x + a.x, v1 + b.y + a.y);
   } else {
     for (int e = 0; e < 2 && n + e < O; e++)
-      y[at + e] = __float2half((e ? v1 : v0) + (bias ? __half2float(bias[n + e]) : 0.f) + (add ? __half2float(add[from + e]) : 0.f));
+      y[e] = __float2half((e ? v1 : v0) + (bias ? __half2float(bias[e]) : 0.f) + (add ? __half2float(add[e]) : 0.f));
   }
 }
 
 // Few large tiles would leave most of the GPU idle, so the depth K may be shared out among gridDim.z blocks: each adds up its part
-// of the steps, [first, last), and parts (gridDim.z,M,O) are summed by add_parts.
+// of the steps, [first, last).   SHARES: 1 where it is
 DEV void my_steps(int all, int& first, int& last) {
-  first = (int)((long long)all * blockIdx.z / gridDim.z);
-  last = (int)((long long)all * (blockIdx.z + 1) / gridDim.z);
-}
-DEV void store_part(float* parts, int m, int n, int M, int O, float v0, float v1, int each = 1) {
-  if (m >= M || n >= O) return;
-  float* at = parts + ((size_t)blockIdx.z * each * M + m) * O + n;             // each: how many such products share the memory of parts
-  at[0] = v0;
-  if (n + 1 < O) at[1] = v1;
+  first = SHARES ? (int)((long long)all * blockIdx.z / gridDim.z) : 0;
+  last = SHARES ? (int)((long long)all * (blockIdx.z + 1) / gridDim.z) : all;
 }
 
-// y = the sum of the parts + bias + add.  A thread takes 8 numbers of a row at a time, or 2 where O is no multiple of 8.
-// Grid: M O / 2048 or M ((O + 1) / 2) / 256, rounded up.  Block: 256.  Reads 4 Z + 2 bytes a number, writes 2.
-extern "C" __global__ void __launch_bounds__(256)
-add_parts(const float* parts, const __half* bias, const __half* add, __half* y, int Z, int M, int O, int every) {
-  const int together = ALIGNED_O ? 8 : 2, row_has = (O + together - 1) / together;
-  const long long i = (long long)blockIdx.x * 256 + threadIdx.x;
-  if (i >= (long long)M * row_has) return;
-  const int m = (unsigned long long)M * row_has >> 32 ? (int)(i / row_has) : (int)((unsigned)i / (unsigned)row_has);
-  const int n = (int)(i - (long long)m * row_has) * together;
-  const size_t at = (size_t)m * O + n, apart = (size_t)M * O;
-  if (ALIGNED_O) {
-    float v[8] = {}, w[8];
-    for (int z = 0; z < Z; z++)
-      for (int e = 0; e < 8; e += 4) {
-        float4 part = *(const float4*)(parts + z * apart + at + e);
-        v[e] += part.x, v[e + 1] += part.y, v[e + 2] += part.z, v[e + 3] += part.w;
-      }
-    const __half* others[2] = {bias ? bias + n : nullptr, add ? add + (size_t)(m / every) * O + n : nullptr};
-    for (const __half* more : others)
-      if (more) {
-        unpack8(w, *(const uint4*)more);
-        for (int e = 0; e < 8; e++) v[e] += w[e];
-      }
-    *(uint4*)(y + at) = pack8(v);
-  } else {
-    float v[2] = {};
-    for (int z = 0; z < Z; z++)
-      for (int e = 0; e < 2 && n + e < O; e++) v[e] += parts[z * apart + at + e];
-    store(y, bias, add, every, m, n, M, O, v[0], v[1]);
+// sums = those of all blocks that share this tile's depth, for the last of them to arrive here; the others get false, and are done.
+// The order of the additions is that of the blocks, so that the result is the same whoever comes last.
+//   shared    room for a number, where the tiles were
+//   parts     room for the sums of each block: four of each thread lie beside four of the next
+//   arrived   of each tile, how many blocks are here: 0 before the launch, and 0 again after it, since atomicInc begins anew
+DEV bool sum_of_parts(Sums& sums, __half* shared, float4* parts, unsigned* arrived) {
+  const int tile = blockIdx.y * gridDim.x + blockIdx.x, each = BM * BN / 4;            // float4s of a block
+  const size_t apart = (size_t)gridDim.x * gridDim.y * each;       // of a tile's blocks
+  float4* first = parts + (size_t)tile * each + threadIdx.x;
+  float4* mine = first + blockIdx.z * apart;
+#pragma unroll
+  for (int i = 0; i < WM / 16; i++)
+#pragma unroll
+    for (int j = 0; j < WN / 8; j++) {
+      float* s = sums[i][j];
+      mine[(i * (WN / 8) + j) * THREADS] = make_float4(s[0], s[1], s[2], s[3]);
+      s[0] = s[1] = s[2] = s[3] = 0.f;
+    }
+  __threadfence();                                                 // who sees this block counted sees what it wrote
+  __syncthreads();
+  int* is_last = (int*)shared;
+  if (threadIdx.x == 0) *is_last = atomicInc(arrived + tile, gridDim.z - 1) == gridDim.z - 1;
+  __syncthreads();
+  if (!*is_last) return false;
+  __threadfence();
+#pragma unroll
+  for (int i0 = 0; i0 < WM / 16; i0 += 2) {                        // two sixteens of rows at a time, for which there are registers
+    const float4* part = first;
+#pragma unroll 1
+    for (int z = 0; z < gridDim.z; z++, part += apart)
+#pragma unroll
+      for (int i = i0; i < i0 + 2; i++)
+#pragma unroll
+        for (int j = 0; j < WN / 8; j++) {
+          const float4 v = part[(i * (WN / 8) + j) * THREADS];
+          float* s = sums[i][j];
+          s[0] += v.x, s[1] += v.y, s[2] += v.z, s[3] += v.w;
+        }
   }
+  return true;
 }

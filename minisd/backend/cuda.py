@@ -4,6 +4,7 @@ A shape that a kernel does not serve is declined, and the definition computes it
 import functools
 import itertools
 import math
+import weakref
 
 import cupy
 import numpy as np
@@ -16,6 +17,8 @@ PASSES = {(128, 128, 64, 64): 384, (64, 64, 32, 32): 192}    # of a tile, BM, BN
 DEEP = 32                                                    # BK
 FEW = 8                                                      # rows of a product that tensor cores do not help
 LEAST_STEPS, MOST_SHARING = 8, 32                            # of a block that shares the depth; blocks that do
+MOST_TILES = 4096                                            # of a product whose depth is shared
+_arrived: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()                  # {stream: array}, of arrived()
 
 
 def half(*arrays):
@@ -36,39 +39,46 @@ def ceil(n, of):
 
 
 @functools.cache
-def tiling(M, O, K, multiprocessors, may_share=True, each=1):
+def tiling(M, O, K, multiprocessors, each=1):
     """(BM, BN, WM, WN, blocks that share the depth): what takes the fewest cycles of the multiprocessor that has most to do, of `each`
     such products at a time.
 
     A step of a tile, DEEP deep, takes as many as the passes that its warps make over shared memory (counted: tests/bench/counters.py).
     What is assumed, since nobody has measured it: a block alone on its multiprocessor leaves a third of it idle; beginning and end of a
-    block take as long as three steps; parts are written and read at 32 bytes a cycle, and one more launch takes 2,000."""
+    block take as long as three steps; a multiprocessor writes and reads parts at 32 bytes a cycle."""
     def cycles(tile, sharing):
-        steps, blocks = ceil(ceil(K, DEEP), sharing) + 3, ceil(M, tile[0]) * ceil(O, tile[1]) * sharing * each
-        parts = 2000 + each * sharing * M * O * 2 * 4 / (32 * multiprocessors) if sharing > 1 else 0
-        return steps * PASSES[tile] * max(1.5, ceil(blocks, multiprocessors)) + parts
+        blocks = ceil(M, tile[0]) * ceil(O, tile[1]) * sharing * each
+        together, steps = max(1.5, ceil(blocks, multiprocessors)), ceil(ceil(K, DEEP), sharing) + 3
+        parts = (together + sharing) * tile[0] * tile[1] * 4 / 32 if sharing > 1 else 0            # all write theirs, the last reads all
+        return steps * PASSES[tile] * together + parts if sharing == 1 or blocks <= sharing * MOST_TILES else math.inf
 
-    most = max(1, min(MOST_SHARING, ceil(K, DEEP) // LEAST_STEPS)) if may_share else 1
+    most = max(1, min(MOST_SHARING, ceil(K, DEEP) // LEAST_STEPS))
     tile, sharing = min(itertools.product(PASSES, range(1, most + 1)), key=lambda how: cycles(*how))
     return *tile, sharing
 
 
+def arrived():
+    """Zeros that a kernel whose blocks share the depth counts in, and leaves as zeros.  Launches of one stream come one after the other;
+    those of two may not, so each stream has its own."""
+    stream = cupy.cuda.get_current_stream()
+    if stream not in _arrived:
+        _arrived[stream] = cupy.zeros(MOST_TILES, np.uint32)
+    return _arrived[stream]
+
+
 def multiply(name, M, O, K, operands, sizes, bias, add, every, by_rows=0, columns=None, each=1, **defines):
-    """Launch conv2d or linear: their tiles, the memory of parts, and the sum of these.  -> y (each M,O)
+    """Launch conv2d or linear: their tiles, and the memory of parts.  -> y (each M,O)
 
     by_rows: whether the right side is stored as (O,K);  columns: of the product, where GEGLU makes O of 2 O
     each: how many weights there are, for one left side, without bias and addend"""
     capability, multiprocessors, most_shared = device()
-    BM, BN, WM, WN, sharing = tiling(M, columns or O, K, multiprocessors, not columns, each)       # GEGLU is of the whole sum
+    BM, BN, WM, WN, sharing = tiling(M, columns or O, K, multiprocessors, each)
     stages = 2 if capability < 80 else 3 if most_shared < 100 << 10 else 4             # so that two blocks fit; sm_75 copies and waits
-    y = cupy.empty((each * M, O), np.float16)
-    parts = cupy.empty((sharing, each * M, O), np.float32) if sharing > 1 else None
-    tile = dict(BM=BM, BN=BN, WM=WM, WN=WN, STAGES=stages, B_ROWS=by_rows, ALIGNED_O=O % 8 == 0, **defines)
-    launch(name, ("tile.cuh", f"{name}.cu"), (ceil(M, BM), ceil(columns or O, BN) * each, sharing), 32 * (BM // WM) * (BN // WN),
-           [*operands, bias, add, y, parts, *sizes, every], 2 * stages * DEEP * (BM + BN), **tile)
-    if parts is not None:
-        launch("add_parts", ("tile.cuh", f"{name}.cu"), (ceil(each * M * ceil(O, 2 if O % 8 else 8), 256),), 256,
-               [parts, bias, add, y, sharing, each * M, O, every], **tile)
+    y, grid = cupy.empty((each * M, O), np.float16), (ceil(M, BM), ceil(columns or O, BN) * each, sharing)
+    parts = (None, None) if sharing == 1 else (cupy.empty((math.prod(grid), BM * BN), np.float32), arrived())
+    launch(name, ("tile.cuh", f"{name}.cu"), grid, 32 * (BM // WM) * (BN // WN), [*operands, bias, add, y, *parts, *sizes, every],
+           2 * stages * DEEP * (BM + BN), BM=BM, BN=BN, WM=WM, WN=WN, STAGES=stages, B_ROWS=by_rows, ALIGNED_O=O % 8 == 0,
+           SHARES=sharing > 1, **defines)
     return y
 
 

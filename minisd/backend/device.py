@@ -75,6 +75,7 @@ class Recorded:
 
     def __init__(self, network, cupy):
         self.network, self.cupy, self.shapes, self.graph, self.pool = network, cupy, None, None, None
+        self.stream = None                                   # that was recorded; what cuda.py keeps for it, the graph uses
 
     def __call__(self, **arrays):
         """Arrays on the device -> the network's result, in memory that the next call overwrites."""
@@ -91,7 +92,7 @@ class Recorded:
 
     def forget(self):
         """Give back what a recording holds.  A pool that is merely dropped keeps its free memory, since CuPy 14.1."""
-        self.shapes = self.graph = self.result = self.inputs = None
+        self.shapes = self.graph = self.result = self.inputs = self.stream = None
         if self.pool is not None:
             self.pool.free_all_blocks()
             self.pool = None
@@ -115,13 +116,16 @@ class Recorded:
             result, graph, why = None, None, OUT_OF_MEMORY
         self.shapes = {name: a.shape for name, a in arrays.items()}
         if graph is not None:
-            self.pool, self.inputs, self.result, self.graph = pool, inputs, result, graph
+            self.pool, self.stream, self.inputs, self.result, self.graph = pool, stream, inputs, result, graph
             return y
         warn(f"this network's launches cannot be recorded, so it runs slower: {why}")
-        inputs = result = None                               # or their memory could not go back
-        y = self.network(**arrays) if y is None else y.copy()          # outside of the pool, which goes
-        pool.free_all_blocks()
-        return y
+        inputs = result = stream = None                      # or their memory could not go back
+        try:
+            y = None if y is None else y.copy()              # outside of the pool, which goes
+        except cuda.memory.OutOfMemoryError:
+            y = None
+        pool.free_all_blocks()                               # before the network runs again, which may need that memory
+        return self.network(**arrays) if y is None else y
 
 
 class Counted:

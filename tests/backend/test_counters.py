@@ -25,14 +25,16 @@ def found(cupy, name, *shapes, gpu=H100, **kwargs):
 def test_a_convolution(emulated):
     """(2,32,32,640) -> 640: a depth of 5760 in 180 steps, shared by three; 16 x 5 tiles."""
     c = found(emulated, "conv2d", (2, 32, 32, 640), (3, 3, 640, 640), (640,), pad=(1, 1))
-    conv, parts = c["conv2d"], c["add_parts"]
+    assert set(c) == {"conv2d"}
+    conv = c["conv2d"]
     assert (conv.blocks, conv.warps, conv.depth) == (16 * 5 * 3, 4, 16) and conv.operations == 2 * 2048 * 640 * 5760
     assert conv.products / conv.matrix_loads == 4 and conv.shared == 4 * (128 + 128) * 32 * 2
-    assert conv.passes == conv.least_passes == 240 * 60 * (4 * 2 * 8 * 4 + 128), "a matrix load makes four passes, a tile is written in 128"
+    assert 0 <= conv.passes - 240 * 60 * (4 * 2 * 8 * 4 + 128) <= 240 * 5, "a matrix load makes four passes, a tile is written in 128"
+    assert conv.passes == conv.least_passes, "and who is last is told in a few"
     read = 240 * 60 * 2 * 128 * 32 * 2                       # bytes of tiles; less where the filter hangs over an edge
-    written = 3 * 2048 * 640 * 4
-    assert read * .9 < conv.sectors * 32 - written < read * 1.05
-    assert parts.products == 0 and parts.bytes == 2048 * 640 * (3 * 4 + 2) + 640 * 2
+    parts = 240 * 128 * 128 * 4
+    assert read * .9 < conv.sectors * 32 - 2 * parts - 2048 * 640 * 2 < read * 1.05, "parts are written and read, the sum is written"
+    assert 3 * 65536 + 128 * 128 * 2 <= conv.tail * 32 < 1.5 * (3 * 65536 + 128 * 128 * 2), "of the last block: reads three, writes one"
     least, most = conv.estimate(H100)
     assert least < most and least > conv.operations / (132 * H100.tensor * H100.clock * 1e3), "no faster than the tensor cores"
     assert conv.resident(H100) == 2 and conv.bound(H100) in ("tensor cores", "shared memory")

@@ -255,10 +255,56 @@ def test_reports(what):
 
 
 def test_a_reader_of_an_earlier_block_is_remembered():
-    """Block 0 reads; block 1 reads as well, and writes: nothing orders it against block 0."""
-    source = 'extern "C" __global__ void k(int* x, int* y) { y[blockIdx.x] = x[0]; if (blockIdx.x == 1) x[0] = 5; }'
-    with pytest.raises(KernelError, match="a write of what was read.*of another block"):
-        run(source, np.zeros(4, i32), nan(2, dtype=i32), grid=(2,), block=(1,))
+    """A block reads; the next one reads as well, and writes: nothing orders it against the first."""
+    source = 'extern "C" __global__ void k(int* x, int* y) { y[blockIdx.x] = x[0]; if (x[1 + blockIdx.x]) x[0] = 5; }'
+    for seed in range(4):
+        x = np.zeros(3, i32)
+        x[1 + last(seed, 2)] = 1
+        with pytest.raises(KernelError, match="a write of what was read.*of another block"):
+            run(source, x, nan(2, dtype=i32), grid=(2,), block=(1,), seed=seed)
+
+
+COUNT = '''extern "C" __global__ void k(int* parts, unsigned* arrived, int* y) { int i = threadIdx.x, sum = 0; __shared__ bool is_last;
+parts[blockIdx.x * 64 + i] = i << blockIdx.x;
+%s
+if (i == 0) is_last = atomicInc(arrived, gridDim.x - 1) == gridDim.x - 1;
+__syncthreads(); if (!is_last) return;
+%s
+for (int z = 0; z < gridDim.x; z++) sum += parts[z * 64 + i];
+y[i] = sum; if (i == 0) y[64] = blockIdx.x; }'''
+
+
+def last(seed, blocks):
+    """Which block of a launch runs last; all orders occur."""
+    y, arrived = nan(65, dtype=i32), np.zeros(1, np.uint32)
+    source = COUNT % ("__threadfence(); __syncthreads();", "__threadfence();")
+    run(source, nan(64 * blocks, dtype=i32), arrived, y, grid=(blocks,), block=(64,), seed=seed)
+    assert y[:64].tolist() == [i * (2**blocks - 1) for i in range(64)] and arrived[0] == 0, "it begins anew"
+    return int(y[64])
+
+
+def test_the_last_block_to_arrive_reads_what_the_others_wrote():
+    assert {last(seed, 3) for seed in range(20)} == {0, 1, 2}
+    one_fences = COUNT % ("__syncthreads(); if (i == 0) __threadfence();", "__threadfence();")
+    run(one_fences, nan(192, dtype=i32), np.zeros(1, np.uint32), nan(65, dtype=i32), grid=(3,), block=(64,))
+
+
+@pytest.mark.parametrize("before, after", [
+    ("__syncthreads();", "__threadfence();"), ("__threadfence(); __syncthreads();", ""), ("__threadfence();", "__threadfence();"),
+    ("if (i == 0) __threadfence(); __syncthreads();", "__threadfence();"), ("__threadfence_block(); __syncthreads();", "__threadfence();"),
+    ("__threadfence(); __syncthreads();", "__threadfence_block();"), ("__threadfence(); __syncthreads();", "if (i) __threadfence();")])
+def test_a_fence_or_barrier_that_an_atomic_needs(before, after):
+    with pytest.raises(KernelError, match="race: a read of what was written .*of another block.*k.cu:7 and k.cu:2"):
+        run(COUNT % (before, after), nan(192, dtype=i32), np.zeros(1, np.uint32), nan(65, dtype=i32), grid=(3,), block=(64,))
+
+
+def test_atomics_reach_memory_that_is_theirs():
+    source = 'extern "C" __global__ void k(unsigned* n, unsigned* y) { y[threadIdx.x] = atomicAdd(n + threadIdx.x / 8, 2); }'
+    n, y = np.zeros(4, np.uint32), np.zeros(32, np.uint32)
+    run(source, n, y)
+    assert n.tolist() == [16] * 4 and sorted(y.tolist()) == sorted(list(range(0, 16, 2)) * 4)
+    with pytest.raises(KernelError, match="out of bounds"):
+        run(source, n[:3], y)
 
 
 @pytest.mark.parametrize("grid, block, shared, what", [

@@ -59,7 +59,7 @@ def test_activations_to_their_last_digit(cupy, name):
 
 @pytest.mark.parametrize("O", [1, 3, 5, 20])
 def test_a_shared_depth_of_odd_widths(cupy, arch, O):
-    """add_parts takes two columns at a time."""
+    """The last block of a tile writes what there is of its columns."""
     from minisd.backend import cuda
     arch(80, 40)
     check(cupy, "conv2d", draw(1, 5, 7, 72), draw(3, 3, 72, O), draw(O), pad=(1, 1), add=draw(1, 5, 7, O))
@@ -68,9 +68,22 @@ def test_a_shared_depth_of_odd_widths(cupy, arch, O):
 
 @pytest.mark.parametrize("K, O", [(40, 136), (520, 24)])
 def test_geglu_over_several_tiles(cupy, arch, K, O):
-    """Its depth is never shared, many though the multiprocessors are: a gate of parts is not part of a gate."""
+    """Where its depth is shared, too: what is gated is the whole sum, since a gate of parts is not part of a gate."""
+    from minisd.backend import cuda
     arch(80, 40)
+    assert cupy.ndarray is not fake.ndarray or (cuda.tiling(20, 2 * O, K, 40)[4] > 1) == (K == 520)
     check(cupy, "linear_geglu", draw(20, K), draw(2 * O, K) / np.float16(math.sqrt(K) / 2), draw(2 * O))
+
+
+def test_a_shared_depth_is_left_to_few_tiles(cupy):
+    """As many as there are counters; and to blocks that have something to do."""
+    from minisd.backend import cuda
+    most = 128 * cuda.MOST_TILES
+    for M, O, K in ((64, 64, 1 << 20), (most, 8, 4096), (most + 1, 8, 4096), (64, 64, 480), (64, 64, 481)):
+        *tile, sharing = cuda.tiling(M, O, K, 1 << 20)
+        tiles, steps = -(-M // tile[0]) * -(-O // tile[1]), -(-K // cuda.DEEP)
+        assert sharing == 1 or sharing <= cuda.MOST_SHARING and tiles <= cuda.MOST_TILES and steps // sharing >= cuda.LEAST_STEPS
+        assert (sharing > 1) == (K > 480 and M <= most), "a million multiprocessors: shared where it may be"
 
 
 def test_an_addend_for_each_picture_after_a_1x1_convolution(cupy):
@@ -79,6 +92,32 @@ def test_an_addend_for_each_picture_after_a_1x1_convolution(cupy):
 
 def test_two_heads_of_512(cupy):
     check(cupy, "attention", draw(1, 20, 1024), draw(1, 20, 1024), draw(1, 20, 1024), heads=2)
+
+
+ONE_MORE = [("silu", [(257,)], {}), ("gelu", [(1, 513)], {}), ("geglu", [(257, 2)], {}), ("geglu", [(3, 2 * 171)], {}),
+            ("concat", [[(2049, 8), (2049, 8)]], {}), ("concat", [[(1, 2048), (1, 16)]], {}), ("layer_norm", [(9, 8), (8,), (8,)], {}),
+            ("layer_norm", [(1, 264), (264,), (264,)], {}), ("layer_norm", [(2, 256), (256,), (256,)], {}),
+            ("linear", [(2, 8), (9, 8), (9,)], {}), ("linear", [(1, 264), (8, 264), (8,)], {}), ("linear", [(65, 33), (65, 33), (65,)], {}),
+            ("linear", [(129, 40), (129, 40), (129,)], {}), ("conv2d", [(1, 5, 13, 33), (3, 3, 33, 65), (65,)], dict(pad=(1, 1))),
+            ("attention", [(1, 129, 40), (1, 65, 40), (1, 65, 40)], dict(heads=1)),
+            ("attention", [(1, 65, 160), (1, 33, 160), (1, 33, 160)], dict(heads=1, causal=True)),
+            ("group_norm", [(1, 17, 1, 2056), (2056,), (2056,)], dict(groups=257, eps=1e-5)),
+            ("group_norm", [(1, 33, 1, 320), (320,), (320,)], dict(groups=320, eps=1e-5, act="silu")),
+            ("group_norm", [(3, 5, 1, 1032), (1032,), (1032,)], dict(groups=129, eps=1e-5))]
+
+
+@pytest.mark.parametrize("name, shapes, kwargs", ONE_MORE, ids=lambda v: str(v) if not isinstance(v, dict) else "")
+def test_one_more_than_a_block_takes(cupy, arch, name, shapes, kwargs):
+    """Of numbers, rows, columns, groups, keys: the last of them is there, computed by a block or a turn of its own."""
+    arch(80, 2)
+    check(cupy, name, *([draw(*s) for s in given] if isinstance(given, list) else draw(*given) for given in shapes), **kwargs)
+
+
+@pytest.mark.parametrize("dim", [512, 514, 520])
+def test_more_frequencies_than_threads(cupy, dim):
+    t = np.float32([0, 1, 333.25])
+    found, exact = exactly(cupy, "timestep_features", t, dim)
+    assert found.shape == (3, dim) and np.abs(found - exact).max() < 2e-4
 
 
 # ---- machines -----------------------------------------------------------------------------------------------------
@@ -140,7 +179,8 @@ def test_other_types_are_declined(cupy):
     for declined in (cuda.attention(x, x, x, 1), cuda.attention(h, x, h, 1), cuda.attention(h, h, x, 1), cuda.layer_norm(x, w, w),
                      cuda.group_norm(x.reshape(1, 4, 4, 16), w, w, 2, 1e-5), cuda.geglu(x), cuda.linear_geglu(x, x[0], None),
                      cuda.concat([x, x]), cuda.concat([h, x]), cuda.conv2d(picture, filters, pad=(1, 1)),
-                     cuda.upsample_conv2d(picture, filters, w[:8], (8, 8)), cuda.linear(h, x[0])):
+                     cuda.upsample_conv2d(picture, filters, w[:8], (8, 8)), cuda.linear(h, x[0]), cuda.linears(x[0], [x[0], x[0]]),
+                     cuda.linears(h[0], [h[0], x[0]])):
         assert declined is NotImplemented
 
 
@@ -149,7 +189,11 @@ def test_shapes_at_the_border_are_declined(cupy):
     e, c = cupy.asarray, cuda
     for width in (168, 200, 504, 520):
         assert c.attention(*[e(draw(1, 3, width))] * 3, 1) is NotImplemented
-    for declined in (c.conv2d(e(draw(1, 1, 1, 8)), e(draw(3, 3, 8, 8))), c.conv2d(e(draw(1, 4, 4, 8)), e(draw(1, 1, 8, 8)), stride=2),
+    x, w = e(draw(9, 16)), e(draw(8, 16))
+    assert c.linears(x, [w, w]) is not NotImplemented
+    for declined in (c.linears(x, [w]), c.linears(x, [w] * 4), c.linears(x[:8], [w, w]), c.linears(x, [w, e(draw(16, 16))]),
+                     c.linears(x, [e(draw(16, 8)).T] * 2), c.linears(x, [e(draw(12, 16))] * 2),
+                     c.conv2d(e(draw(1, 1, 1, 8)), e(draw(3, 3, 8, 8))), c.conv2d(e(draw(1, 4, 4, 8)), e(draw(1, 1, 8, 8)), stride=2),
                      c.conv2d(e(np.zeros((0, 4, 4, 8), np.float16)), e(draw(3, 3, 8, 8)), pad=(1, 1)),
                      c.linear(e(np.zeros((0, 8), np.float16)), e(draw(8, 8))), c.layer_norm(e(draw(1, 2056)), *[e(draw(2056))] * 2),
                      c.group_norm(e(draw(1, 2, 2, 4104)), *[e(draw(4104))] * 2, 8, 1e-5)):

@@ -3,7 +3,8 @@
 A few blocks of each launch are run (tests/cudaemu) over arrays of zeros, which take no memory until something else is written
 to them, and every request that a warp makes of memory is counted; the main loop is read from what ptxas made of it.  `estimate`
 says what these counts cost on a GPU, as an interval: less than its lower end would be faster than one of the GPU's parts can
-work, and its upper end is what it takes if no two parts ever work at the same time.
+work, and its upper end is what it takes if no two parts ever work at the same time.  Where blocks share a tile's depth, what the last
+of them does once the others are done is added to both.
 
 What is not in the model: latencies that too few warps hide, L1, L2 and memory's misses and refreshes, clocks that fall when it
 gets warm, the tail of a launch beyond a whole block, and instructions that PTX and the machine code have in different number."""
@@ -62,6 +63,7 @@ class Counters:
     requests: float                                          # of global memory, by warps
     lanes: float                                             # that took part in them
     sectors: float
+    tail: float                                              # of a tile: those of its last block, once all others are done
     passes: float                                            # over shared memory
     least_passes: float
     bytes: int                                               # of the arrays that it is given
@@ -85,9 +87,10 @@ class Counters:
                 "memory": self.bytes / (gpu.memory / gpu.clock)}
 
     def estimate(self, gpu):
-        """Microseconds: (all parts work side by side, one after the other)."""
+        """Microseconds: (all parts work side by side, one after the other), and the tail after that."""
         least, most = self.cycles(gpu), self.cycles(gpu, L2[1])
-        return max(least.values()) / gpu.clock / 1e3 + LAUNCH[0], sum(most.values()) / gpu.clock / 1e3 + LAUNCH[1]
+        tail = [self.tail * SECTOR / rate for rate in L2]
+        return (max(least.values()) + tail[0]) / gpu.clock / 1e3 + LAUNCH[0], (sum(most.values()) + tail[1]) / gpu.clock / 1e3 + LAUNCH[1]
 
     def bound(self, gpu):
         """The part that works longest."""
@@ -107,19 +110,30 @@ def counted(text, capability, name, grid, block, args, shared=0):
     """The Counters of one launch of kernel `name` of a source.  args as the launch code gives them."""
     module, resources, code = built(text, capability)
     grid = (*grid, 1, 1)[:3]
-    chosen = sorted({tuple(int((n - 1) * at) for n in grid) for at in (0, .5, 1)})         # the first block, one amidst, the last
-    launch = module.launch(name, grid, (block,), args, shared, races=False, blocks=chosen)
-    all_blocks = math.prod(grid)
-    scale, asked = all_blocks / len(chosen), launch.asked
+    tiles = sorted({tuple(int((n - 1) * at) for n in grid[:2]) for at in (0, .5, 1)})         # the first, one amidst, the last
 
-    def total(of, memory, *names):
-        return scale * sum(int(kind[memory][of]) for op, _, *kind in asked if op.startswith(names or ("",)) and not op.startswith("mma"))
+    def run(depths):
+        blocks = [(*tile, z) for tile in tiles for z in depths]
+        return module.launch(name, grid, (block,), args, shared, races=False, blocks=blocks)
 
-    depth = next((int(re.search(r"m16n8k(\d+)", op)[1]) for op, *_ in asked if op.startswith("mma")), 0)
+    def total(of, memory, *names, among=None):
+        return scale * sum(int(kind[memory][of]) for launch in among or launches for op, _, *kind in launch.asked
+                           if op.startswith(names or ("",)) and not op.startswith("mma"))
+
+    last = grid[2] - 1
+    launches = [run(range(last)), run([last])] if last else [run([0])]                       # with all that may share a tile's depth
+    scale, tail = math.prod(grid) / (len(tiles) * grid[2]), 0
+    if last:                                                 # what the last to come does, beside what it does if it is not the last
+        tail = (total("sectors", 0, among=launches[1:]) - total("sectors", 0, among=[run([last])])) / (scale * len(tiles))
+        for a in args:
+            if isinstance(a, np.ndarray) and a.dtype == np.uint32:
+                a[...] = 0                                   # as a whole launch would have left it
+    depth = next((int(re.search(r"m16n8k(\d+)", op)[1]) for launch in launches for op, *_ in launch.asked if op.startswith("mma")), 0)
     return Counters(
-        name, all_blocks, -(-block // 32), resources[name][0], module.kernels[name].dynamic + shared, scale * launch.executed / 32,
-        scale * launch.products, depth, total("requests", 1, "ldmatrix"), total("requests", 0), total("lanes", 0), total("sectors", 0),
-        total("wavefronts", 1), total("least", 1), sum({a.ctypes.data: a.nbytes for a in args if isinstance(a, np.ndarray)}.values()),
+        name, math.prod(grid), -(-block // 32), resources[name][0], module.kernels[name].dynamic + shared,
+        scale * sum(launch.executed for launch in launches) / 32, scale * sum(launch.products for launch in launches), depth,
+        total("requests", 1, "ldmatrix"), total("requests", 0), total("lanes", 0), total("sectors", 0), tail, total("wavefronts", 1),
+        total("least", 1), sum({a.ctypes.data: a.nbytes for a in args if isinstance(a, np.ndarray)}.values()),
         sass.mix(sass.main_loop(sass.instructions(code, name))) if code else collections.Counter())
 
 

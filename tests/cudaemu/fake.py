@@ -144,9 +144,11 @@ class Graph:
 
 
 class Stream:
+    current = []                                             # those entered, the last one on top
+
     def __init__(self, non_blocking=False): self.non_blocking = non_blocking
-    def __enter__(self): return self
-    def __exit__(self, *_): pass
+    def __enter__(self): Stream.current.append(self)
+    def __exit__(self, *_): Stream.current.pop()
     def synchronize(self): pass
 
     def begin_capture(self):
@@ -159,6 +161,9 @@ class Stream:
         global _recording
         actions, _recording = _recording, None
         return Graph(actions)
+
+
+Stream.null = Stream()
 
 
 class Device:
@@ -238,6 +243,12 @@ def empty(shape, dtype=np.float64):
     return y
 
 
+def zeros(shape, dtype=np.float64):
+    y = empty(shape, dtype)
+    y[...] = 0
+    return y
+
+
 def install():
     """Make `import cupy` mean this; -> the module."""
     cupy = types.ModuleType("cupy")
@@ -247,8 +258,10 @@ def install():
     cupy.asnumpy = lambda x: x.get()
     cupy.is_available = lambda: True
     cupy.get_default_memory_pool = lambda: default_pool
+    cupy.zeros = zeros
     cupy.cuda = types.SimpleNamespace(Device=Device, Stream=Stream, MemoryPool=MemoryPool, Memory=Memory, MemoryPointer=MemoryPointer,
                                       using_allocator=using_allocator, memory=types.SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
+                                      get_current_stream=lambda: [Stream.null, *Stream.current][-1],
                                       compiler=types.SimpleNamespace(CompileException=CompileException))
     sys.modules["cupy"] = cupy
     return cupy

@@ -92,9 +92,26 @@ struct Cell { Access write, read, read2, earlier; bool landing, fixed; };      /
 struct Region { char* start; u64 bytes; bool is_shared, writable; u8* written; std::vector<Cell> cells; };
 static std::vector<Region> regions;
 
+// What one block may know of another: the threads of the first write, pass a barrier, and one of them counts itself by an atomic, with a
+// fence between its writes and that; a thread of the second counts itself at the same place, and reads after a fence.  [PTX] memory
+// consistency model, causality order.  More cautious than that: if one write of a block is not ordered so, none of its writes is.
+struct Release { u64 at; u32 from, to; };                            // epochs of a block, of which an atomic at this place tells
+static std::vector<Release> releases, acquired;                      // of the launch; by this block
+static u32 acquired_epoch;                                           // of the atomic by which; 0: none
+static int acquired_by;
+static u32 last_write[MOST], last_fence[MOST];                       // epochs of threads of this block, of global memory; 0: never
+static bool unfenced[MOST], sees[MOST];                              // wrote after its last fence; may read what is acquired
+
+static bool seen(u32 of) {
+  if (sees[self->index])
+    for (const Release& r : acquired)
+      if (r.from <= of && of < r.to) return true;
+  return false;
+}
+
 static bool unordered(const Access& a, bool is_shared) {
   if (a.epoch == 0) return false;
-  if (a.epoch < block_epoch) return !is_shared;                      // another block, at any time
+  if (a.epoch < block_epoch) return !is_shared && !seen(a.epoch);    // another block, at any time
   if (a.epoch != epoch || a.thread == (int)self->index) return false;
   return threads[a.thread].warp != self->warp || a.warp_epoch == warp_epoch[self->warp];
 }
@@ -105,7 +122,7 @@ static void race(const char* what, const Access& a, const Region& r, u64 at, int
        r.is_shared ? "shared memory" : "a buffer", a.thread, a.epoch < block_epoch ? " of another block" : "");
 }
 
-enum Kind { PLAIN, ISSUED, LANDED, FIXED };                          // two of an asynchronous copy; a read of ld.global.nc
+enum Kind { PLAIN, ISSUED, LANDED, FIXED, ATOMIC };                  // two of an asynchronous copy; a read of ld.global.nc
 
 static void look(u64 address, int bytes, bool write, int line, Kind kind) {
   self->line = line;
@@ -123,7 +140,11 @@ static void look(u64 address, int bytes, bool write, int line, Kind kind) {
         if (write) r.written[c] = 1;
         else if (!r.written[c]) fail(line, "read of byte %llu of a buffer, which nobody ever wrote", (unsigned long long)at);
       }
-    if (!launch->races) return;
+    if (!launch->races || kind == ATOMIC) return;
+    if (write && !r.is_shared) {
+      last_write[self->index] = epoch;
+      unfenced[self->index] = true;
+    }
     Access now = {epoch, warp_epoch[self->warp], (int)self->index, line};
     for (u64 c = at / GRAIN; c <= (at + bytes - 1) / GRAIN; c++) {
       Cell& cell = r.cells[c];
@@ -243,6 +264,31 @@ extern "C" void barrier(int site, int line) {
   self->site = site;
   self->line = line;
   rest();
+}
+
+extern "C" void fence() {
+  last_fence[self->index] = epoch;
+  unfenced[self->index] = false;
+  if (acquired_epoch && (acquired_by == (int)self->index || epoch > acquired_epoch)) sees[self->index] = true;
+}
+
+extern "C" u32 atomic(int how, u64 address, u32 value, int site, int line) {
+  look(address, 4, false, line, ATOMIC);
+  look(address, 4, true, line, ATOMIC);
+  count_access(address, 4, site);
+  bool ordered = true;
+  for (int i = 0; i < count; i++)
+    ordered &= last_write[i] < epoch && (!unfenced[i] || last_fence[self->index] > last_write[i]);
+  for (const Release& r : releases)
+    if (r.at == address) {
+      acquired.push_back(r);
+      acquired_epoch = epoch;
+      acquired_by = self->index;
+    }
+  if (ordered) releases.push_back({address, block_epoch, epoch});
+  u32 *at = (u32*)address, before = *at;
+  *at = how == 0 ? before + value : before >= value ? 0 : before + 1;
+  return before;
 }
 
 struct Meeting { int site; u32 mask, here; void* brought[32]; };
@@ -447,6 +493,8 @@ static void pass_barrier() {                                         // all that
 static void run_block() {
   alive = count;
   block_epoch = ++epoch;
+  acquired.clear();
+  acquired_epoch = 0;
   memset(meetings, 0, sizeof meetings);
   memset(shared_base, 0xff, launch->shared_bytes);                   // NaN
   for (int i = 0; i < count; i++) {
@@ -458,6 +506,8 @@ static void run_block() {
     t.stack = top - 6;                                               // six registers, any value
     copies[i].clear();
     groups[i] = 0;
+    last_write[i] = last_fence[i] = 0;
+    unfenced[i] = sees[i] = false;
   }
   while (true) {
     int order[MOST / 32], warps = (count + 31) / 32;
@@ -490,6 +540,7 @@ extern "C" int run(void (*entry)(const u64*), Launch* l) {            // 1: see 
     visits.assign(2 * l->sites * count, 0);
   }
   epoch = executed = 0;
+  releases.clear();
   if (setjmp(abandoned)) return 1;
   for (int i = 0; i < l->block_count; i++) {
     memcpy(ctaid, l->blocks + 3 * i, sizeof ctaid);
@@ -497,8 +548,12 @@ extern "C" int run(void (*entry)(const u64*), Launch* l) {            // 1: see 
   }
   l->executed = executed;
   if (l->blocks) return 0;
-  for (ctaid[2] = 0; ctaid[2] < nctaid[2]; ctaid[2]++)
-    for (ctaid[1] = 0; ctaid[1] < nctaid[1]; ctaid[1]++)
-      for (ctaid[0] = 0; ctaid[0] < nctaid[0]; ctaid[0]++) run_block();
+  static std::vector<int> order;
+  order.resize((size_t)nctaid[0] * nctaid[1] * nctaid[2]);
+  shuffled(order.data(), order.size());
+  for (int n : order) {
+    ctaid[0] = n % nctaid[0]; ctaid[1] = n / nctaid[0] % nctaid[1]; ctaid[2] = n / nctaid[0] / nctaid[1];
+    run_block();
+  }
   return 0;
 }

@@ -29,6 +29,8 @@ char* shared_memory();
 void touch(u64 address, int bytes, bool write, int site, int line);          // every access
 void touch_fixed(u64 address, int bytes, bool write, int site, int line);    // by ld.global.nc: of what no thread of this launch writes
 void barrier(int site, int line);
+void fence();                                                                // of the device or wider
+u32 atomic(int how, u64 address, u32 value, int site, int line);             // 0 add, 1 inc; -> what was there
 void sync_warp(u32 mask, int site, int line);
 u32 shuffle(int how, u32 mask, u32 value, u32 b, u32 c, int site, int line);
 u32 vote(u32 mask, bool p, int site, int line);

@@ -1,4 +1,5 @@
 """Kernels on the CPU: PTX built into a library, and its kernels launched on NumPy arrays."""
+import atexit
 import ctypes
 import functools
 import hashlib
@@ -17,7 +18,7 @@ from . import nvrtc
 from .translate import translate
 
 HERE = Path(__file__).parent
-FLAGS = ["-std=c++17", "-march=native", "-fPIC", "-shared", "-w", f"-I{HERE}"]
+FLAGS = ["-std=c++17", "-march=native", "-fPIC", "-shared", "-w"]
 
 
 # Kilobytes of shared memory that a block can have, by compute capability.   CUDA C++ Programming Guide, table of technical specifications
@@ -60,24 +61,33 @@ class Launch(ctypes.Structure):
 
 @functools.cache
 def place():
-    """Where built libraries lie until this process ends."""
-    return tempfile.TemporaryDirectory(prefix="cudaemu")
+    """Where built libraries lie: a folder that goes with this process, or the one that CUDAEMU_BUILT names, where the next process finds
+    them."""
+    if "CUDAEMU_BUILT" in os.environ:
+        return Path(os.environ["CUDAEMU_BUILT"])
+    made = tempfile.mkdtemp(prefix="cudaemu")
+    atexit.register(shutil.rmtree, made, ignore_errors=True)
+    return Path(made)
 
 
-def build(source, name, *more):
-    path = Path(place().name) / name
-    if not path.with_suffix(".so").exists():
-        path.with_suffix(".cpp").write_text(source)
-        command = ["g++", *FLAGS, *more, "-o", path.with_suffix(".so"), path.with_suffix(".cpp")]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            raise RuntimeError(f"g++ does not take what PTX became: {done.stderr[:3000]}")
-    return path.with_suffix(".so")
+def build(source, *more):
+    """C++ -> the path of a library"""
+    key = hashlib.sha1("\n".join([source, (HERE / "machine.h").read_text(), *FLAGS, *more]).encode()).hexdigest()
+    path = place() / f"{key}.so"
+    if not path.exists():
+        with tempfile.TemporaryDirectory(dir=path.parent) as draft:      # another process may be building the same
+            code, made = Path(draft) / "source.cpp", Path(draft) / path.name
+            code.write_text(source)
+            done = subprocess.run(["g++", *FLAGS, f"-I{HERE}", *more, "-o", made, code], capture_output=True, text=True)
+            if done.returncode:
+                raise RuntimeError(f"g++ does not take what PTX became: {done.stderr[:3000]}")
+            made.replace(path)
+    return path
 
 
 @functools.cache
 def machine():
-    return ctypes.CDLL(str(build((HERE / "machine.cpp").read_text(), "machine", "-O2")), mode=ctypes.RTLD_GLOBAL)
+    return ctypes.CDLL(str(build((HERE / "machine.cpp").read_text(), "-O2")), mode=ctypes.RTLD_GLOBAL)
 
 
 _unwritten = {}                                              # address -> (bytes, mask of what was written), of arrays begun empty
@@ -109,8 +119,7 @@ class Module:
         self.arch, (ptx, _) = arch, nvrtc.compile(source, arch, ptx=True, options=tuple(options))
         code, self.kernels, self.files = translate(ptx)
         machine()
-        self.built = ctypes.CDLL(str(build(code, hashlib.sha1(code.encode()).hexdigest() + "c" * counting, "-O1",
-                                            f"-DRAN={'executed++;' if counting else ''}")))
+        self.built = ctypes.CDLL(str(build(code, "-O1", f"-DRAN={'executed++;' if counting else ''}")))
         table = (ctypes.c_uint64 * 64).in_dll(self.built, "constants")
         self.constants = [Buffer(at, size, False, None) for at, size in zip(*[iter(list(table)[:list(table).index(0)])] * 2)]
 

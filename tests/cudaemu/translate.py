@@ -364,7 +364,18 @@ class Kernel:
     def do_ret(self, op, args): return "return;"
     def do_prefetch(self, op, args): return ""
 
-    do_exit, do_membar, do_fence, do_discard = do_ret, do_prefetch, do_prefetch, do_prefetch
+    do_exit, do_discard = do_ret, do_prefetch
+
+    def do_membar(self, op, args):
+        return "" if {"cta", "proxy", "alias"} & set(op) else "fence();"           # a barrier orders what a block sees of itself
+
+    do_fence = do_membar
+
+    def do_atom(self, op, args):
+        if op[-2:] not in (["add", "u32"], ["inc", "u32"]) or self.space(op) != "global" or {"cta", "cluster"} & set(op):
+            raise Unknown(".".join(op))
+        at, value = self.address(args[1], "global"), self.read(args[2], "u32")
+        return self.write(args[0], f"atomic({['add', 'inc'].index(op[-2])}, {at}, {value}, {self.site}, {self.line})")
 
     def do_bar(self, op, args):
         if op[1] == "warp":
