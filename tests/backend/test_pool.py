@@ -5,6 +5,7 @@ import importlib.util
 import multiprocessing
 import types
 import warnings
+import weakref
 
 import pytest
 from cudaemu import fake, pool
@@ -127,3 +128,18 @@ def test_memory_given_back_within_a_recording_voids_it():
         warnings.simplefilter("always")
         call(x=make(4 * MIB))
     assert call.graph is None and len(calls) == 2 and "memory ran out meanwhile" in str(said[0].message)
+
+
+@in_a_process
+def test_a_stream_is_known_again():
+    """What is kept for a stream, by a dictionary that does not keep the stream, is found by whoever asks for the current one."""
+    cupy = pool.cupy_without_gpu()
+    theirs = types.SimpleNamespace(__cuda_stream__=lambda: (0, 12345))                       # a stream that another library has made
+    null, other = cupy.cuda.get_current_stream(), cupy.cuda.Stream.from_external(theirs)
+    kept = weakref.WeakKeyDictionary({null: "null", other: "other"})
+    with other:
+        assert kept[cupy.cuda.get_current_stream()] == "other"
+    assert kept[cupy.cuda.get_current_stream()] == "null"
+    del other
+    gc.collect()
+    assert list(kept.values()) == ["null"]
