@@ -86,8 +86,15 @@ def test_a_shared_depth_is_left_to_few_tiles(cupy):
         assert (sharing > 1) == (K > 480 and M <= most), "a million multiprocessors: shared where it may be"
 
 
-def test_an_addend_for_each_picture_after_a_1x1_convolution(cupy):
-    check(cupy, "conv2d", draw(2, 5, 7, 16), draw(1, 1, 16, 24), draw(24), add=draw(2, 1, 1, 24))
+@pytest.mark.parametrize("height, width", [(5, 7), (2, 2)])
+def test_an_addend_for_each_picture_after_a_1x1_convolution(cupy, height, width):
+    check(cupy, "conv2d", draw(2, height, width, 16), draw(1, 1, 16, 24), draw(24), add=draw(2, 1, 1, 24))
+
+
+def test_few_rows_by_weights_that_lie_in_columns(cupy):
+    from minisd.backend import cuda
+    x, w = draw(4, 16), draw(16, 24)
+    assert relative(cupy.asnumpy(cuda.linear(cupy.asarray(x), cupy.asarray(w).T)), x.astype(float) @ w.astype(float)) < 1e-3
 
 
 def test_two_heads_of_512(cupy):
@@ -97,6 +104,8 @@ def test_two_heads_of_512(cupy):
 ONE_MORE = [("silu", [(257,)], {}), ("gelu", [(1, 513)], {}), ("geglu", [(257, 2)], {}), ("geglu", [(3, 2 * 171)], {}),
             ("concat", [[(2049, 8), (2049, 8)]], {}), ("concat", [[(1, 2048), (1, 16)]], {}), ("layer_norm", [(9, 8), (8,), (8,)], {}),
             ("layer_norm", [(1, 264), (264,), (264,)], {}), ("layer_norm", [(2, 256), (256,), (256,)], {}),
+            ("conv2d", [(1, 1, 1, 8), (3, 3, 8, 8), (8,)], dict(pad=(1, 1))), ("conv2d", [(1, 3, 9, 8), (3, 3, 8, 8), (8,)], {}),
+            ("linear", [(4, 20), (24, 20), (24,)], {}), ("group_norm", [(1, 2, 1, 4096), (4096,), (4096,)], dict(groups=32, eps=1e-5)),
             ("linear", [(2, 8), (9, 8), (9,)], {}), ("linear", [(1, 264), (8, 264), (8,)], {}), ("linear", [(65, 33), (65, 33), (65,)], {}),
             ("linear", [(129, 40), (129, 40), (129,)], {}), ("conv2d", [(1, 5, 13, 33), (3, 3, 33, 65), (65,)], dict(pad=(1, 1))),
             ("attention", [(1, 129, 40), (1, 65, 40), (1, 65, 40)], dict(heads=1)),
@@ -191,7 +200,10 @@ def test_shapes_at_the_border_are_declined(cupy):
         assert c.attention(*[e(draw(1, 3, width))] * 3, 1) is NotImplemented
     x, w = e(draw(9, 16)), e(draw(8, 16))
     assert c.linears(x, [w, w]) is not NotImplemented
-    for declined in (c.linears(x, [w]), c.linears(x, [w] * 4), c.linears(x[:8], [w, w]), c.linears(x, [w, e(draw(16, 16))]),
+    third, norm = e(draw(1, 2, 2, 16)), [e(draw(16))] * 2
+    assert c.group_norm(third, *norm, 2, 1e-5, "gelu") is not NotImplemented
+    for declined in (c.concat([third] * 3), c.concat([third]), c.group_norm(third, *norm, 2, 1e-5, "tanh"), c.linears(x, [w]),
+                     c.linears(x, [w] * 4), c.linears(x[:8], [w, w]), c.linears(x, [w, e(draw(16, 16))]),
                      c.linears(x, [e(draw(16, 8)).T] * 2), c.linears(x, [e(draw(12, 16))] * 2),
                      c.conv2d(e(draw(1, 1, 1, 8)), e(draw(3, 3, 8, 8))), c.conv2d(e(draw(1, 4, 4, 8)), e(draw(1, 1, 8, 8)), stride=2),
                      c.conv2d(e(np.zeros((0, 4, 4, 8), np.float16)), e(draw(3, 3, 8, 8)), pad=(1, 1)),

@@ -208,12 +208,16 @@ def test_launches_are_checked(cupy):
     for wrong in (cupy.asarray(draw(4, 4)).T, cupy.asarray(draw(1, 24))[:, 4:20]):
         with pytest.raises(KernelError, match="not contiguous, or does not begin at a multiple of 16"):
             argument("k", wrong)
-    with pytest.raises(KernelError, match="32 bits"):
-        argument("k", 2**31)
+    for wrong in (2**31, -2**31 - 1):
+        with pytest.raises(KernelError, match="32 bits"):
+            argument("k", wrong)
+    assert argument("k", 2**31 - 1) == 2**31 - 1 and argument("k", -2**31) == -2**31
     with pytest.raises(KernelError, match="a list"):
         argument("k", [1])
-    with pytest.raises(KernelError, match="does not compile"):
+    with pytest.raises(KernelError, match="does not compile") as e:
         launch("layer_norm", ("layer_norm.cu",), (1,), 256, [], NO_SUCH_DEFINE=1)
+    line = int(re.search(r"layer_norm\.cu\((\d+)\): error: identifier \"WORDS\"", str(e.value))[1])
+    assert "WORDS" in (kernel_sources.KERNELS / "layer_norm.cu").read_text().splitlines()[line - 1], "its lines are those of the file"
 
 
 # ---- whole networks ----------------------------------------------------------------------------------------------
@@ -333,6 +337,12 @@ def test_what_cannot_be_recorded_runs_as_written(cupy, sd1_folder, monkeypatch):
     assert np.abs(found - minisd.load(sd1_folder).txt2img("a fox", **HOW)).max() < 0.02
 
 
+def test_only_kernels_are_recorded(cupy):
+    """Single precision is left to the definitions, and their products to cuBLAS."""
+    place = device.open_device("cuda")
+    assert isinstance(place.repeatable(len, np.float16), device.Recorded) and place.repeatable(len, np.float32) is len
+
+
 def recorded(cupy, network):
     """`network`, of one array, as it is recorded, to be called with one of so many rows; and what the emulated device's memory holds."""
     call = device.Recorded(network, cupy)
@@ -396,6 +406,21 @@ def test_memory_that_runs_out_while_recording(emulated, monkeypatch, room):
     assert (call.graph is None) == (room < 2)
     run(100)
     assert room == 2 or call.pool is None
+
+
+@pytest.mark.parametrize("network, why", [(ops.silu, "cudaErrorStreamCaptureInvalidated"),
+                                          (lambda x: ops.silu(x) + 0 * (x @ x.T)[:, :1], "left to its definition")])
+def test_a_recording_that_cuda_ends(emulated, monkeypatch, network, why):
+    """Its own words are passed on, unless it is known better."""
+    def end(self):
+        fake._recording = None
+        raise RuntimeError("cudaErrorStreamCaptureInvalidated: operation failed due to a previous error during capture")
+    monkeypatch.setattr(fake.Stream, "end_capture", end)
+    call, run = recorded(emulated, lambda x: network(x))
+    with pytest.warns(UserWarning, match=why):
+        run(100)
+    assert call.graph is None
+    run(100)
 
 
 def test_memory_given_back_within_a_recording_voids_it(emulated):
@@ -464,7 +489,10 @@ def test_a_device_without_gpu_or_with_an_old_one(emulated, monkeypatch, sd1_fold
         minisd.load(sd1_folder, device="cuda", low_memory=True)
     monkeypatch.setattr(fake.Device, "compute_capability", "70")
     with pytest.warns(UserWarning, match="compute capability 70"):
-        device.open_device("cuda")
+        old = device.open_device("cuda")
+    assert old.repeatable(len, np.float16) is len, "definitions are not recorded"
+    monkeypatch.setattr(fake.Device, "compute_capability", "75")
+    assert device.open_device("cuda").served, "without a word"
     monkeypatch.setattr(emulated, "is_available", lambda: False)
     with pytest.raises(InputError, match="finds no GPU"):
         minisd.load(sd1_folder, device="cuda")

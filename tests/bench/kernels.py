@@ -141,6 +141,12 @@ def counters_tables(cupy):
         if each is gpu:
             parts.append("The unet call's launches on an H100 that take a hundredth of it or more\n\n" + table(
                 counters.HEAD, [counters.described(n, c, gpu, a) for n, c, a in found if n * c.estimate(gpu)[0] / 1e3 > least / 100]))
+            rows = []
+            for kernel in dict.fromkeys(c.name for _, c, _ in found):
+                its = [(n, *c.estimate(gpu)) for n, c, _ in found if c.name == kernel]
+                low, high = (sum(row[0] * row[end] for row in its) / 1e3 for end in (1, 2))
+                rows.append([kernel, sum(n for n, *_ in its), f"{low:.2f} to {high:.2f}"])
+            parts.append("All of its launches on an H100\n\n" + table(["kernel", "launches", "ms a unet call, estimated"], rows))
     parts.append(table(["GPU", "launches", "L2, GB", "ms a unet call, estimated"], totals))
     return "\n\n".join(parts)
 
