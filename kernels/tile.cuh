@@ -147,6 +147,7 @@ DEV bool sum_of_parts(Sums& sums, __half* shared, float4* parts, unsigned* arriv
   __syncthreads();
   if (!*is_last) return false;
   __threadfence();
+  static_assert(WM % 32 == 0, "rows are summed by two sixteens");
 #pragma unroll
   for (int i0 = 0; i0 < WM / 16; i0 += 2) {                        // two sixteens of rows at a time, for which there are registers
     const float4* part = first;

@@ -335,6 +335,20 @@ def test_asynchronous_copies():
                 run(devkit() + ASYNC % wrong, x, nan(64, 4), block=(64,), seed=seed)
 
 
+def test_a_copy_of_nothing_is_from_somewhere():
+    """`from` is an address of memory, whether or not it is read."""
+    from kernel_sources import devkit
+    source = ASYNC.replace("x + i, true", "x + i + %s, i < 60") % ("%s", "copies_wait<0>(); __syncthreads();")
+    for beyond in ("0", "(i < 60 ? 0 : -1000000)", "(i < 60 ? 0 : 1000000)"):
+        x, y = RANDOM.standard_normal((64, 4)).astype(f32), nan(64, 4)
+        if beyond == "0":
+            run(devkit() + source % beyond, x, y, block=(64,))
+            np.testing.assert_array_equal(y, np.concatenate([np.zeros((4, 4)), x[:60][::-1]]))
+            continue
+        with pytest.raises(KernelError, match="takes nothing, but from outside of all arrays.*k.cu:2"):
+            run(devkit() + source % beyond, x, y, block=(64,))
+
+
 def test_copies_that_nobody_waits_for_land_late_sometimes():
     """With races not looked for, as in a long run, a missing wait still gives wrong numbers."""
     from kernel_sources import devkit

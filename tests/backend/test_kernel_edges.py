@@ -54,6 +54,23 @@ def test_activations_to_their_last_digit(cupy, name):
     np.testing.assert_array_equal(cupy.asnumpy(ops.fast_version(name, cupy.ndarray)(cupy.asarray(far))), np.where(far > 0, far, 0))
 
 
+@pytest.mark.parametrize("capability", [75, 80])
+def test_what_lies_outside_counts_nothing(cupy, arch, capability):
+    """Of rows, depths and columns that a tile has too many of, and of a picture's border: 0 to the last bit, whatever it is times."""
+    arch(capability)
+    exact = [("conv2d", (2, 3, 5, 8), (3, 3, 8, 24), (24,), dict(pad=(1, 1))), ("linear", (9, 40), (24, 40), (24,), {}),
+             ("conv2d", (1, 3, 5, 5), (3, 3, 5, 20), (20,), dict(pad=(1, 1))), ("linear", (9, 13), (24, 13), (24,), {})]
+    for name, x, weight, bias, kwargs in exact:
+        zeros, bias = np.zeros(x, np.float16), draw(*bias)
+        found, _ = exactly(cupy, name, zeros, np.full(weight, 6e4, np.float16), bias, **kwargs)
+        np.testing.assert_array_equal(found, np.broadcast_to(bias, found.shape))
+        found, _ = exactly(cupy, name, np.full(x, 6e4, np.float16), np.zeros(weight, np.float16), bias, **kwargs)
+        np.testing.assert_array_equal(found, np.broadcast_to(bias, found.shape))
+    hidden = np.full((1, 3, 40), 6e4, np.float16)
+    found, _ = exactly(cupy, "attention", np.zeros((1, 5, 40), np.float16), hidden, np.ones((1, 3, 40), np.float16), heads=1)
+    np.testing.assert_array_equal(found, 1)
+
+
 # ---- tiles --------------------------------------------------------------------------------------------------------
 
 

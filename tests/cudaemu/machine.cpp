@@ -359,6 +359,11 @@ struct Copy { u64 to, from; int bytes, taken, group, line; bool landed; };
 static std::vector<Copy> copies[MOST];
 static int groups[MOST];
 
+static bool readable(u64 address, int bytes) {
+  for (const Region& r : regions)
+    if ((char*)address >= r.start && (char*)address + bytes <= r.start + r.bytes) return true;
+  return false;
+}
 static void land(Copy& c) {
   memcpy((void*)c.to, (void*)c.from, c.taken);
   memset((char*)c.to + c.taken, 0, c.bytes - c.taken);
@@ -367,6 +372,7 @@ static void land(Copy& c) {
 extern "C" void copy_async(u64 to, u64 from, int bytes, int taken, int site, int line) {
   launch->copies++;
   if (taken) look(from, bytes, false, line, PLAIN);
+  else if (!readable(from, bytes)) fail(line, "a cp.async that takes nothing, but from outside of all arrays");
   look(to, bytes, true, line, ISSUED);
   if (taken) count_access(from, bytes, site);
   count_access(to, bytes, site);
