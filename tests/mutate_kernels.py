@@ -59,7 +59,7 @@ def places(text):
 def run(copy, select, limit):
     """-> ("noticed", by what) or ("survived", "")"""
     command = [sys.executable, "-m", "pytest", "-x", "-k", select, *TESTS]
-    built = copy.parent / "built"                            # of kernels that a change leaves as they are, half of the time
+    built = copy.parent / "built"                            # a kernel that a change leaves as it is need not be built again
     built.mkdir(exist_ok=True)
     try:
         done = subprocess.run(command, cwd=copy, capture_output=True, text=True, timeout=limit,

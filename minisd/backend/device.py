@@ -122,7 +122,7 @@ class Recorded:
         inputs = result = stream = None                      # or their memory could not go back
         try:
             y = None if y is None else y.copy()              # outside of the pool, which goes
-        except cuda.memory.OutOfMemoryError:
+        except cuda.memory.OutOfMemoryError:                 # no room beside the pool: computed once more, without it
             y = None
         pool.free_all_blocks()                               # before the network runs again, which may need that memory
         return self.network(**arrays) if y is None else y

@@ -4,6 +4,8 @@ itself, and asks the CUDA runtime for two things alone, which device is the curr
 In a process of its own, since `fake.py` stands for CuPy in the others, and before CuPy is imported."""
 import ctypes
 
+kept = []                                                    # what CuPy has pointers to, for as long as the process lives
+
 
 def answer(runtime, name, value):
     """runtime.<name>() is `value` from now on, for compiled modules too, which import the function as a pointer in a capsule."""
@@ -12,14 +14,11 @@ def answer(runtime, name, value):
     capsules.PyCapsule_New.restype, capsules.PyCapsule_New.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
     declared = capsules.PyCapsule_GetName(api[name])
     if declared != b"int (int __pyx_skip_dispatch)":
-        raise NotImplementedError(f"CuPy's runtime.{name} is {declared.decode()} now, no longer a function of nothing that gives an int")
+        raise RuntimeError(f"CuPy's runtime.{name} is {declared.decode()} now, no longer a function of nothing that gives an int")
     function = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_int)(lambda _: value)
-    kept.append((declared, function))                        # for as long as the process lives
+    kept.append((declared, function))
     api[name] = capsules.PyCapsule_New(ctypes.cast(function, ctypes.c_void_p), declared, None)
     setattr(runtime, name, lambda: value)
-
-
-kept = []
 
 
 def cupy_without_gpu():
