@@ -1,7 +1,7 @@
 """Do the tests of kernels notice a fault?  Makes one small change at a time to the kernels and the code that launches them, in a copy, and
 runs the tests that need no GPU.
 
-    python tests/mutate_kernels.py 150 --seed 7            takes hours; prints each change with what became of it
+    python tests/mutate_kernels.py 150 --seed 7            an hour or two on 2 cores; prints each change with what became of it
     python tests/mutate_kernels.py 150 --seed 7 --skip 60  the same changes from the 61st on
     python tests/mutate_kernels.py 20 --only layer_norm    in files whose name holds this
 
@@ -32,7 +32,7 @@ CHANGES = [(r"(?<![\w.])\d+(?![\w.])", lambda m: str(int(m[0]) + 1)), (r"(?<![\w
            (r"(?<= )%(?= )", "/"), (r"&&", "||"), (r"\|\|", "&&"), (r"\bmin\(", "max("), (r"\bmax\(", "min("), (r"\btrue\b", "false"),
            (r"\bfalse\b", "true"), (r"__syncthreads\(\);|__syncwarp\(\);|copies_commit\(\);", ";"),
            (r"\d\.\d+f", lambda m: f"{float(m[0][:-1]) * 1.01}f"), (r"\bnot \b", ""), (r" or ", " and "), (r" and ", " or ")]
-TESTS = [f"tests/backend/test_{name}.py" for name in ("kernel_edges", "pool", "kernels")]
+TESTS = [f"tests/backend/test_{name}.py" for name in ("kernel_edges", "pool", "kernels", "counters")]
 COUNTED = "not planted and not study"                        # the tests that may notice, as pytest's -k takes them
 # {the beginning of a file's name: its own tests, as pytest's -k takes them}
 FIRST = {"attention": "attention or scores or heads", "conv2d": "conv or tiles or depth or upsampling",

@@ -68,12 +68,16 @@ def test_group_norm_reads_little_more_than_its_picture(emulated):
     """Each block reads all sums of its picture: with many blocks, or a stride between lanes, that was 35 times the picture."""
     c = found(emulated, "group_norm", (2, 64, 64, 320), (320,), (320,), 32, 1e-5, act="silu")
     assert c["group_norm"].sectors * 32 < 4 * c["group_norm"].bytes and c["group_sums"].sectors * 32 < 3 * c["group_sums"].bytes
+    for kernel in c.values():
+        assert kernel.lanes > 29.5 * kernel.requests, f"{kernel.name}: hardly a thread is without a column"
 
 
 def test_weights_of_few_rows_are_read_once(emulated):
     c = found(emulated, "linear", (2, 1280), (640, 1280), (640,))["linear_few"]
     weights = 640 * 1280 * 2
     assert c.products == 0 and weights <= c.sectors * 32 < 3.2 * weights, "and two rows of x for each column"
+    eight = found(emulated, "linear", (8, 1280), (640, 1280), (640,))["linear_few"]
+    assert c.instructions < .4 * eight.instructions, "no room is kept, and nothing computed, for six that are not there"
 
 
 def test_more_work_takes_longer_and_a_wait_is_a_bound(emulated):

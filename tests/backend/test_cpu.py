@@ -4,11 +4,11 @@ import math
 
 import numpy as np
 import pytest
+from kernel_checks import RANDOM
 
 from minisd.backend import convolution, cpu, ops, threads
 from minisd.probe import selftest
 
-RANDOM = np.random.default_rng(1)
 SERVED = [name for name in ops.DEFINITIONS if ops.fast_version(name, np.ndarray)]
 
 

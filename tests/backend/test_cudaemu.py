@@ -4,9 +4,9 @@ import pytest
 from cudaemu import machine, nvrtc
 from cudaemu.machine import KernelError, Module
 from cudaemu.translate import Unknown, translate
+from kernel_checks import RANDOM
 
 pytestmark = pytest.mark.skipif(machine.missing() is not None, reason=str(machine.missing()))
-RANDOM = np.random.default_rng(0)
 i32, f32 = np.int32, np.float32
 
 

@@ -23,11 +23,12 @@ def exactly(cupy, name, *args, **kwargs):
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("low", [-100, -2000, -30000])
 def test_scores_that_are_all_very_negative(cupy, causal, low):
-    """A maximum that begins at 0, or a mask of -60 or -1e4, would drown them."""
-    q, k, v = (draw(1, 70, 16) for _ in "qkv")
+    """A maximum that begins at 0, or a mask of -60 or -1e4, would drown them.  Products are multiples of 1/128, which float32 adds up to
+    131,072 without a rounding: so what is off is off after the scores."""
+    q, k, v = (draw(1, 70, 16) * 8).round() / 8, (draw(1, 70, 16) * 16).round() / 16, draw(1, 70, 16)
     q[0, :, 0], k[0, :, 0] = 150, np.float16(low * 4 / 150)
     found, exact = exactly(cupy, "attention", q, k, v, heads=1, causal=causal)
-    assert relative(found, exact) < 4e-3
+    assert relative(found, exact) < 2e-3
 
 
 @pytest.mark.parametrize("eps", [1e-5, 1e-6])
@@ -37,6 +38,14 @@ def test_the_eps_of_a_norm(cupy, name, more, eps):
     x = (draw(2, 5, 7, 40).astype(np.float32) * math.sqrt(eps)).astype(np.float16)
     found, exact = exactly(cupy, name, x, np.ones(40, np.float16), np.zeros(40, np.float16), eps=eps, **more)
     assert relative(found, exact) < 2e-3
+
+
+@pytest.mark.parametrize("name, more", [("group_norm", dict(groups=5)), ("layer_norm", {})])
+def test_a_norm_of_zeros_is_its_bias(cupy, name, more):
+    """To the last bit: what lies beyond the end of a row adds not even the faintest number to a mean."""
+    x, bias = np.zeros((2, 5, 7, 40), np.float16), (np.arange(40) % 3 - 1).astype(np.float16)
+    found = cupy.asnumpy(ops.fast_version(name, cupy.ndarray)(*upload(cupy, [x, np.ones(40, np.float16), bias]), eps=1e-5, **more))
+    np.testing.assert_array_equal(found, np.broadcast_to(bias, x.shape))
 
 
 EXACT = {"silu": lambda v: v / (1 + math.exp(-v)), "quick_gelu": lambda v: v / (1 + math.exp(-1.702 * v)),

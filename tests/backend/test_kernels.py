@@ -67,6 +67,12 @@ def test_attention(cupy, d, N, M, causal):
     check(cupy, "attention", draw(2, N, heads * d), draw(2, M, heads * d), draw(2, M, heads * d), heads=heads, causal=causal)
 
 
+@pytest.mark.parametrize("d", range(8, 161, 8))
+def test_attention_of_every_width(cupy, d):
+    """Slices, rows of shared memory and registers follow from the width: each that is a multiple of 8 has its own."""
+    check(cupy, "attention", draw(1, 70, 2 * d), draw(1, 77, 2 * d), draw(1, 77, 2 * d), heads=2)
+
+
 def test_attention_with_large_scores(cupy):
     """Scores of hundreds, rising from tile to tile, so that what was summed must be scaled down again and again."""
     q, k, v = (draw(1, 40, 64) for _ in "qkv")

@@ -3,12 +3,11 @@ import math
 
 import numpy as np
 import pytest
+from kernel_checks import RANDOM
 
 from minisd.backend import ops
 from minisd.checkpoint.shapes import Shape
 from minisd.probe import selftest
-
-RANDOM = np.random.default_rng(0)
 
 
 def draw(*shape):
