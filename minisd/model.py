@@ -2,6 +2,7 @@
 
 Latents and pixels come in and go out on the host, what conditions the unet stays on the device; how a picture is made of these calls is
 for pipeline.py to say."""
+import math
 from contextlib import contextmanager, nullcontext
 from functools import partial, reduce
 
@@ -178,8 +179,8 @@ class Model:
     def bytes_of_weights(self, weights):
         """What a network's weights will take that are not read yet; the largest of them where none is kept."""
         held, dtype = weights._leaves, self.vae_dtype if weights is self.vae else self.dtype
-        sizes = [np.prod(shape, dtype=float) * dtype.itemsize for name, shape in held.shapes.items() if name not in held]
-        return 2 * max(sizes, default=0.0) if self.low_memory else sum(sizes)
+        sizes = [math.prod(shape) * dtype.itemsize for name, shape in held.shapes.items() if name not in held]
+        return 2 * max(sizes, default=0) if self.low_memory else sum(sizes)
 
     def most_pictures(self, width, height, pictures, branches=2, tile=None):
         """How many of these pictures fit into memory at a time, 1 or more.  Raises InputError where not even one does, with what would."""

@@ -1,4 +1,5 @@
 """A tokenizer on disk: what a diffusers folder says of it, as the arguments of prompt.tokenizer.Tokenizer."""
+from itertools import chain
 from pathlib import Path
 
 from ..errors import CheckpointError
@@ -11,10 +12,9 @@ def read_vocabulary(folder, length=None):
     """From a tokenizer's folder: see contents().  Raises CheckpointError if it holds no CLIP tokenizer, or one of other contents."""
     try:
         found = contents(Path(folder), length)
-        counts = isinstance(found["vocab"], dict) and all(isinstance(i, int) for i in found["vocab"].values())
-        pairs = all(len(pair) == 2 and all(isinstance(part, str) for part in pair) for pair in found["merges"])
         names = [t if isinstance(t, str) else t["content"] for t in (*found["special"].values(), *found["added"])]
-        if not (counts and pairs and all(isinstance(name, str) for name in names)):
+        texts, ids = chain(*found["merges"], names), found["vocab"].values()
+        if {*map(type, texts)} - {str} or {*map(type, ids)} - {int} or any(len(pair) != 2 for pair in found["merges"]):
             raise TypeError("a token, a merge or an id of another kind")
     except (TypeError, KeyError, ValueError, AttributeError, OverflowError) as e:
         raise CheckpointError(f"{folder}: no CLIP tokenizer, or a damaged one ({e}); copy or download it again") from e

@@ -44,7 +44,7 @@ class Tokenizer:
             pre_tokenizers.ByteLevel(add_prefix_space=False)])
         self.bpe.add_special_tokens(tokens)
         self.bpe.add_tokens(more)
-        self.length, self.size = length, max(self.bpe.get_vocab().values()) + 1
+        self.length, self.size = length, max([*vocab.values(), *self.bpe.get_added_tokens_decoder()]) + 1
         self.bos, self.eos, self.pad = (self.bpe.token_to_id(content(special[k]))
                                         for k in ("bos_token", "eos_token", "pad_token"))
         self.learned = {}                                    # first id of a word of its own -> all its ids

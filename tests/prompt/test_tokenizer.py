@@ -67,6 +67,19 @@ def test_tokenizer_json_alone(folder, tmp_path):
     assert tokenizer(["a <mine> cat"])[0][0, :5].tolist() == [49406, 320, 49408, 2368, 49407]
 
 
+@pytest.mark.parametrize("file, text", [
+    ("vocab.json", '{"a": 1.5}'), ("vocab.json", '{"a": "1"}'), ("vocab.json", '{"a": null}'), ("merges.txt", "#version: 0.2\na b c\n"),
+    ("special_tokens_map.json", '{"eos_token": 5}'), ("special_tokens_map.json", '{"eos_token": {"lstrip": true}}'),
+    ("tokenizer_config.json", '{"added_tokens_decoder": {"49408": {"content": ["x"]}}}'),
+    ("tokenizer_config.json", '{"added_tokens_decoder": {"49408": null}}')])
+def test_a_token_a_merge_or_an_id_of_another_kind(tmp_path, file, text):
+    """Said of the folder in our words, rather than later in those of the library that takes them."""
+    drawn_models.write_tokenizer(tmp_path)
+    (tmp_path / file).write_text(text)
+    with pytest.raises(CheckpointError, match=f"{tmp_path.name}: no CLIP tokenizer, or a damaged one.*copy or download it again"):
+        read_vocabulary(tmp_path)
+
+
 def test_an_empty_folder_is_said_so(tmp_path):
     with pytest.raises(CheckpointError, match="expected vocab.json and merges.txt"):
         Tokenizer(**read_vocabulary(tmp_path))
