@@ -7,7 +7,6 @@ import io
 import json
 import re
 from collections import Counter
-from decimal import Decimal
 from pathlib import Path
 
 import fsspec
@@ -151,6 +150,5 @@ def write_report(folder, results):
     kinds = dict.fromkeys(REPORT, pyarrow.string()) | dict(seed=pyarrow.int64(), seconds=pyarrow.float64())
     if any(abs(result["seed"] or 0) >= 2**63 for result in results):         # seeds are from -2^63 to 2^64 - 1
         kinds["seed"] = pyarrow.decimal128(20)
-        results = [result | dict(seed=Decimal(result["seed"] or 0)) for result in results]
     found = pyarrow.Table.from_pylist(results, pyarrow.schema(kinds))
     return folder.put("report.parquet", lambda path: saving.write(path, lambda file: pyarrow.parquet.write_table(found, file)))
