@@ -56,14 +56,18 @@ def test_rows_are_txt2imgs_pictures(run, tmp_path, sd1, without_pyarrow):
     """With the columns by Python's names; what a cell leaves out is at its default."""
     (tmp_path / "rows.csv").write_bytes("\ufeffid,prompt,negative_prompt,seed,num_inference_steps,width,height,sampler,eta\r\n"
                                         "one,\"a cat, sitting\",blurry,3,2,64,64,euler,\r\ntwo,7,,,2.0,64,64,ddim,0.5\r\n".encode())
+    begun = time.perf_counter()
     code, out, err = run("rows.csv")
+    took = time.perf_counter() - begun
     assert code == 0 and "2 drawn, 0 there before, 0 not drawn" in out
     one, two = (Image.open(tmp_path / "pictures" / f"{name}.png") for name in ("one", "two"))
     expected = sd1.txt2img("a cat, sitting", "blurry", seed=3, sampler="euler", **HOW)
     assert np.array_equal(np.asarray(one), np.asarray(expected)) and one.info["parameters"] == expected.info["parameters"]
-    row = reported(tmp_path)[1]
+    rows = reported(tmp_path)
+    row = rows[1]
     assert np.array_equal(np.asarray(two), np.asarray(sd1.txt2img("7", seed=int(row["seed"]), sampler="ddim", eta=0.5, **HOW)))
-    assert row["id"] == "two" and row["file"].endswith("pictures/two.png") and float(row["seconds"]) > 0 and not row["error"]
+    assert row["id"] == "two" and row["file"].endswith("pictures/two.png") and not row["error"]
+    assert 0 < sum(float(row["seconds"]) for row in rows) < took
     for picture in (one, two):
         picture.close()
 

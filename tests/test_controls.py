@@ -112,12 +112,15 @@ def test_a_file_with_ldm_names_is_the_same(tmp_path):
 
 
 def test_blue_before_red(sd1_folder, tmp_path, folder, pipe):
-    """A ControlNet that was trained on pictures with their colours in the other order says so."""
+    """A ControlNet that was trained on pictures with their colours in the other order says so: in its folder's config.json, which counts as
+    well where the file beside it is named."""
     config = dict(golden_cases.MODELS["controlnet_sd1"][1], controlnet_conditioning_channel_order="bgr")
     other = drawn_models.write_network(tmp_path / "bgr", "controlnet", config, Golden("controlnet_sd1").about["shapes"])
     turned = Image.fromarray(np.asarray(picture())[..., ::-1].copy())
-    found = minisd.load(sd1_folder, controlnet=other).txt2img("a fox", **HOW, control_image=turned)
-    np.testing.assert_array_equal(found, pipe.txt2img("a fox", **HOW, control_image=picture()))
+    expected = pipe.txt2img("a fox", **HOW, control_image=picture())
+    for path in other, other / "diffusion_pytorch_model.safetensors":
+        found = minisd.load(sd1_folder, controlnet=path).txt2img("a fox", **HOW, control_image=turned)
+        np.testing.assert_array_equal(found, expected)
 
 
 # ---- edges -----------------------------------------------------------------------------------------------------------
