@@ -207,6 +207,7 @@ def sampler_cases():
         add("v", name, dict(SCHEDULE, prediction_type="v_prediction"), 20)
         if name not in NO_SAMPLE:
             add("sample", name, dict(SCHEDULE, prediction_type="sample"), 20)
+        add("defaults", name, {}, 20)                        # of the reference's class, where scheduler_config.json says nothing
         add("linear", name, linear, 20)
         add("cosine", name, cosine, 20, timestep_spacing="leading")
         add("one", name, dict(SCHEDULE, set_alpha_to_one=True, steps_offset=0), 7, timestep_spacing="leading")
