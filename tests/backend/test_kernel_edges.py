@@ -24,7 +24,7 @@ def exactly(cupy, name, *args, **kwargs):
 @pytest.mark.parametrize("low", [-100, -2000, -30000])
 def test_scores_that_are_all_very_negative(cupy, causal, low):
     """A maximum that begins at 0, or a mask of -60 or -1e4, would drown them.  Products are multiples of 1/128, which float32 adds up to
-    131,072 without a rounding: so what is off is off after the scores."""
+    131,072 without a rounding (at -100 of 1/256, up to 65,536): so what is off is off after the scores."""
     q, k, v = (draw(1, 70, 16) * 8).round() / 8, (draw(1, 70, 16) * 16).round() / 16, draw(1, 70, 16)
     q[0, :, 0], k[0, :, 0] = 150, np.float16(low * 4 / 150)
     found, exact = exactly(cupy, "attention", q, k, v, heads=1, causal=causal)

@@ -311,6 +311,12 @@ def test_a_tokenizer_of_another_model(sd1_copy):
         minisd.load(sd1_copy)
 
 
+def test_the_largest_id_of_a_vocabulary_counts_rather_than_how_many_there_are(sd1_copy):
+    change_json(sd1_copy / "tokenizer/vocab.json", **{"!": 60000})
+    with pytest.raises(CheckpointError, match="has 60001 tokens, the text encoder knows 49408"):
+        minisd.load(sd1_copy)
+
+
 def test_missing_transformer_blocks_are_not_a_smaller_model(sd1_copy):
     change(sd1_copy / UNET, lambda a: [a.pop(n) for n in list(a) if n.startswith("mid_block.attentions.0.transformer_blocks")])
     with pytest.raises(CheckpointError, match="mid_block.attentions.0.transformer_blocks .config.json asks for 1, the file has 0"):
