@@ -4,7 +4,9 @@ import sys
 
 def main():
     try:
-        from .cli.main import main as command  # here, so that Ctrl-C is answered while it is imported, too
+        from .cli.signals import signals  # here, so that Ctrl-C is answered while it is imported, too
+        with signals():
+            from .cli.main import main as command
         return command()
     except KeyboardInterrupt:
         print("minisd: interrupted; no half-written file is left", file=sys.stderr)

@@ -8,6 +8,7 @@ import warnings
 from ..errors import InputError, MinisdError
 from . import terminal
 from .options import in_options, parser, size
+from .signals import Terminated, signals
 
 
 def painted(a):
@@ -105,13 +106,14 @@ def command(argv):
 
 def run(a):
     try:
-        if getattr(a, "origin", None) is not None:           # what stands on the command line goes before the image's settings
-            from .repeat import options
-            found, stored = options(a.origin)
-            a.parser.set_defaults(**found)
-            a = a.parser.parse_args(a.given[1:], argparse.Namespace(command=a.command, stored=stored, given=a.given))
-        code = COMMANDS.get(a.command, painted)(a)
-        sys.stdout.flush()                                   # here, so that a closed pipe is met inside the try
+        with signals():
+            if getattr(a, "origin", None) is not None:       # what stands on the command line goes before the image's settings
+                from .repeat import options
+                found, stored = options(a.origin)
+                a.parser.set_defaults(**found)
+                a = a.parser.parse_args(a.given[1:], argparse.Namespace(command=a.command, stored=stored, given=a.given))
+            code = COMMANDS.get(a.command, painted)(a)
+            sys.stdout.flush()                               # here, so that a closed pipe is met inside the try
         return code
     except (MinisdError, MemoryError, OSError) as e:
         if os.environ.get("MINISD_DEBUG"):
@@ -124,7 +126,7 @@ def run(a):
     except KeyboardInterrupt:
         print("minisd: interrupted; no half-written file is left", file=sys.stderr)
         return 130
-    except terminal.Terminated:
+    except Terminated:
         print("minisd: terminated; no half-written file is left", file=sys.stderr)
         return 143
 

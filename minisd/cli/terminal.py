@@ -1,15 +1,9 @@
 """What the command line writes to a terminal, a file or a pipe, whatever is there."""
 import os
-import signal
 import sys
-import threading
 from contextlib import contextmanager
 
 from ..errors import printable
-
-
-class Terminated(SystemExit):
-    """SIGTERM arrived; raised so that what is half done is cleaned up.  One that comes too late to be caught ends the program quietly."""
 
 
 class Messages:
@@ -36,7 +30,7 @@ class Messages:
 
 @contextmanager
 def prepared():
-    """Meanwhile there are streams, which take any text, and SIGTERM is an exception."""
+    """Meanwhile there are streams, which take any text."""
     before = sys.stderr
     for name in ("stdin", "stdout", "stderr"):
         if getattr(sys, name) is None:                       # closed by whoever started this; a file opened next would take its place
@@ -45,18 +39,10 @@ def prepared():
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     sys.stderr = Messages(sys.stderr)
-    ours = threading.current_thread() is threading.main_thread()       # signals are the main thread's
-    handler = signal.signal(signal.SIGTERM, terminate) if ours else None
     try:
         yield
     finally:
         sys.stderr = before or sys.stderr
-        if ours:
-            signal.signal(signal.SIGTERM, handler or signal.SIG_DFL)
-
-
-def terminate(number, frame):
-    raise Terminated(128 + number)
 
 
 def show(text):

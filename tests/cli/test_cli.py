@@ -14,6 +14,7 @@ from PIL import Image
 from minisd.backend import threads
 from minisd.cli import main as cli
 from minisd.cli import paint
+from minisd.cli.signals import Terminated, signals
 from minisd.errors import InputError
 from minisd.image.saving import save
 from minisd.model import Model
@@ -154,18 +155,70 @@ def test_ctrl_c(sd1_folder, tmp_path):
     assert left(tmp_path) == []
 
 
-@pytest.mark.parametrize("when", ["amid the work", "as the program ends"])
-def test_sigterm(tmp_path, when):
-    """The one that comes while its handler is being taken away again is caught by nobody, and still no traceback."""
-    amid = "main.COMMANDS['selftest'] = lambda a: signal.raise_signal(signal.SIGTERM)\n"
-    late = ("main.COMMANDS['selftest'] = lambda a: 0\nset_ = signal.signal\ndef slow(number, handler):\n"
-            "    if handler == signal.SIG_DFL: signal.raise_signal(signal.SIGTERM)\n    return set_(number, handler)\n"
-            "signal.signal = slow\n")
-    program = ("import signal, sys\nfrom minisd.cli import main\n" + (amid if when == "amid the work" else late) +
-               "sys.exit(main.main(['selftest']))")
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 143 and "Traceback" not in done.stderr, done
-    assert done.stderr == ("minisd: terminated; no half-written file is left\n" if when == "amid the work" else "")
+ENDS = {"SIGINT": (130, "minisd: interrupted; no half-written file is left\n"),
+        "SIGTERM": (143, "minisd: terminated; no half-written file is left\n")}
+
+
+def ended(program):
+    done = subprocess.run([sys.executable, "-c", f"import signal, sys\n{program}"], capture_output=True, text=True, timeout=60,
+                          preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("which", ENDS)
+def test_a_signal_amid_the_work(which):
+    """As what it interrupts makes an error of its own of it."""
+    assert ended(f"def work(a):\n try: signal.raise_signal(signal.{which})\n except BaseException: raise OSError('an encoder') from None\n"
+                 "from minisd.cli import main\nmain.COMMANDS['selftest'] = work\nsys.exit(main.main(['selftest']))") == ENDS[which]
+
+
+@pytest.mark.parametrize("which", ENDS)
+def test_a_signal_while_the_command_line_is_imported(which):
+    """No file was begun then; SIGTERM is quiet."""
+    code, words = ENDS[which]
+    assert ended("class Finder:\n def find_spec(name, *_):\n  if name == 'numpy':\n   sys.meta_path.remove(Finder)\n"
+                 f"   try: signal.raise_signal(signal.{which})\n   except BaseException: raise ImportError('numpy') from None\n"
+                 "sys.meta_path.insert(0, Finder)\nsys.argv = ['minisd', '--version']\nfrom minisd.__main__ import main\nsys.exit(main())"
+                 ) == (code, words if which == "SIGINT" else "")
+
+
+def test_a_signal_as_its_handler_is_taken_away():
+    assert ended("set_ = signal.signal\ndef slow(number, handler):\n if handler == signal.SIG_DFL: signal.raise_signal(signal.SIGTERM)\n"
+                 " return set_(number, handler)\nfrom minisd.cli import main\nmain.COMMANDS['selftest'] = lambda a: 0\n"
+                 "signal.signal = slow\nsys.exit(main.main(['selftest']))") == ENDS["SIGTERM"]
+
+
+@pytest.mark.parametrize("becomes", ["itself", "another error", "nothing", "a callback's"])
+@pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_what_comes_out(which, becomes, capfd):
+    class Callback:
+        def __del__(self):
+            signal.raise_signal(which)
+
+    before = signal.getsignal(which)
+    with pytest.raises(KeyboardInterrupt if which == signal.SIGINT else Terminated):
+        with signals():
+            try:
+                if becomes == "a callback's":
+                    Callback()
+                else:
+                    signal.raise_signal(which)
+            except BaseException:
+                if becomes == "itself":
+                    raise
+                if becomes == "another error":
+                    raise ImportError("as numpy makes of it") from None
+    assert signal.getsignal(which) == before and capfd.readouterr().err == ""
+
+
+def test_a_signal_that_is_ignored_stays_so():
+    """As a shell's background jobs ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with signals():
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_out_of_memory(run, monkeypatch):

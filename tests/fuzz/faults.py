@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 os.environ["PYTHONPATH"] = str(ROOT)
 MINISD = [sys.executable, "-m", "minisd"]
+BEGUN = "import minisd.__main__ as m, minisd.cli.signals; print(flush=True); m.sys.exit(m.main())"  # a line when ours begins
 
 
 def command(*arguments, **how):
@@ -49,9 +50,13 @@ def killed(model, place, count=100):
     for k in range(count):
         which = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT][k % 3]
         p = subprocess.Popen(
-            [*MINISD, *map(str, quick(model, "-n", 20, "-o", place / "x.png"))], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [sys.executable, "-c", BEGUN, *map(str, quick(model, "-n", 20, "-o", place / "x.png"))],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
-        time.sleep(r.uniform(0.05, takes))
+        p.stdout.readline()  # what comes before is the interpreter's
+        time.sleep(r.uniform(0, takes))
         p.send_signal(which)
         out, err = p.communicate(timeout=30)  # one that hangs fails here
         assert all(whole(f) for f in place.glob("x*.png")) and len(list(place.glob("x*.png"))) == 20
@@ -61,7 +66,7 @@ def killed(model, place, count=100):
             part.unlink()
         if which != signal.SIGKILL and p.returncode not in (0, which.value + 128, -which.value):
             raise AssertionError(f"{which.name}: ended with {p.returncode}: {err[-300:]}")
-        ours = "/minisd/" in err  # else it came before our first line ran, and the words are the interpreter's
+        ours = "/minisd/" in err  # else it came after our last line, and the words are the interpreter's
         assert "Traceback" not in err or not ours, err[-800:]
     assert not left[signal.SIGTERM] and not left[signal.SIGINT]
     return f"{count} kills: every picture whole; {left[signal.SIGKILL]} part files left by SIGKILL, none by SIGTERM and SIGINT"

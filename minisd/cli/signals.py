@@ -1,0 +1,38 @@
+"""SIGINT and SIGTERM, which end a command after what is half done is cleaned up."""
+import signal
+import sys
+import threading
+from contextlib import contextmanager
+
+
+class Terminated(SystemExit):
+    """SIGTERM arrived; where nobody catches it, the program ends quietly."""
+
+
+@contextmanager
+def signals():
+    """Meanwhile SIGINT raises KeyboardInterrupt and SIGTERM raises Terminated, and nothing else comes out of the block then: a module
+    that is being imported may make an ImportError of them (numpy), a RuntimeError (a class with a cached_property, before Python
+    3.12), or, in a callback, nothing."""
+    arrived = []
+
+    def arrive(number, frame):
+        arrived.append(KeyboardInterrupt() if number == signal.SIGINT else Terminated(128 + number))
+        raise arrived[-1]
+
+    main = threading.current_thread() is threading.main_thread()       # which alone may set them
+    taken = [n for n in (signal.SIGINT, signal.SIGTERM) if main and signal.getsignal(n) not in (signal.SIG_IGN, None)]
+    before, hook = [(n, signal.signal(n, arrive)) for n in taken], sys.unraisablehook
+    sys.unraisablehook = lambda lost: lost.exc_value in arrived or hook(lost)        # a callback's: raised below
+    try:
+        yield
+    except BaseException as e:
+        if arrived and e is not arrived[0]:
+            raise arrived[0] from e
+        raise
+    finally:
+        sys.unraisablehook = hook
+        for number, handler in before:
+            signal.signal(number, handler)
+    if arrived:
+        raise arrived[0]
