@@ -249,10 +249,17 @@ def zeros(shape, dtype=np.float64):
     return y
 
 
+def of_numpy(name):
+    """What CuPy has as NumPy has it; what belongs to the module itself, as __file__ does, is not among it."""
+    if name.startswith("__"):
+        raise AttributeError(f"module 'cupy' has no attribute {name!r}")
+    return lifted(getattr(np, name))
+
+
 def install():
     """Make `import cupy` mean this; -> the module."""
     cupy = types.ModuleType("cupy")
-    cupy.__getattr__ = lambda name: lifted(getattr(np, name))
+    cupy.__getattr__ = of_numpy
     cupy.ndarray, cupy.RawModule, cupy.empty, cupy.float16, cupy.float32 = ndarray, RawModule, empty, np.float16, np.float32
     cupy.asarray = cupy.array = lambda x, dtype=None: np.array(x, dtype).view(ndarray)
     cupy.asnumpy = lambda x: x.get()
