@@ -11,9 +11,9 @@ class Terminated(SystemExit):
 
 @contextmanager
 def signals():
-    """Meanwhile SIGINT raises KeyboardInterrupt and SIGTERM raises Terminated, and nothing else comes out of the block then: a module
-    that is being imported may make an ImportError of them (numpy), a RuntimeError (a class with a cached_property, before Python
-    3.12), or, in a callback, nothing."""
+    """Meanwhile SIGINT raises KeyboardInterrupt and SIGTERM raises Terminated, and once one has arrived nothing else leaves the block.
+    What they interrupt may turn them into an error of its own, as numpy does while it is imported (ImportError) and a class with a
+    cached_property before Python 3.12 (RuntimeError), or lose them, as a callback does."""
     arrived = []
 
     def arrive(number, frame):
