@@ -26,10 +26,9 @@ def signals():
     sys.unraisablehook = lambda lost: lost.exc_value in arrived or hook(lost)        # a callback's: raised below
     try:
         yield
-    except BaseException as e:
-        if arrived and e is not arrived[0]:
-            raise arrived[0] from e
-        raise
+    except BaseException:
+        if not arrived:
+            raise
     finally:
         sys.unraisablehook = hook
         for number, handler in before:

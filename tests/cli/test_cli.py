@@ -167,7 +167,7 @@ def ended(program):
 
 @pytest.mark.parametrize("which", ENDS)
 def test_a_signal_amid_the_work(which):
-    """As what it interrupts makes an error of its own of it."""
+    """What it interrupts raises an error of its own instead."""
     assert ended(f"def work(a):\n try: signal.raise_signal(signal.{which})\n except BaseException: raise OSError('an encoder') from None\n"
                  "from minisd.cli import main\nmain.COMMANDS['selftest'] = work\nsys.exit(main.main(['selftest']))") == ENDS[which]
 
@@ -209,6 +209,18 @@ def test_a_signal_is_what_comes_out(which, becomes, capfd):
                 if becomes == "another error":
                     raise ImportError("as numpy makes of it") from None
     assert signal.getsignal(which) == before and capfd.readouterr().err == ""
+
+
+def test_what_else_goes_wrong_in_a_callback_is_said(monkeypatch):
+    class Callback:
+        def __del__(self):
+            raise ValueError("of its own")
+
+    said = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda lost: said.append(str(lost.exc_value)))
+    with signals():
+        Callback()
+    assert said == ["of its own"]
 
 
 def test_a_signal_that_is_ignored_stays_so():
